@@ -1,0 +1,1 @@
+"""The commented configuration file and service definitions."""

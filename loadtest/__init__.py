@@ -1,0 +1,1 @@
+"""Load generation and benchmarks: a client of actord, it imports nothing of it."""

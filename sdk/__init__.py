@@ -1,0 +1,1 @@
+"""actord: durable actors for Python."""

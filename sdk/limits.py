@@ -1,0 +1,26 @@
+"""Every fixed limit in one place, the unit in the name. What an operator may change is in ``settings``."""
+
+from __future__ import annotations
+
+KIB = 1024
+MIB = 1024 * KIB
+
+NAME_BYTES = 512
+TYPE_CHARS = 32
+STORAGE_KEY_BYTES = 2048
+STORAGE_RESERVED_PREFIX = "__actord_"
+VALUE_BYTES = 2 * MIB
+LIST_DEFAULT = 128
+LIST_MAX = 1000
+
+# One batch on a link. A frame carries at most one body (10 MiB by default, 64 MiB at most by configuration).
+WIRE_BATCH_BYTES = 256 * MIB
+BODY_BYTES_MAX = 64 * MIB
+# Calls that one link may have open: also the size of its begun map, one byte a call.
+LINK_CALLS = 65_536
+# Bodies that one link may have on their way before calls are refused.
+LINK_BYTES = 256 * MIB
+
+assert LIST_DEFAULT <= LIST_MAX
+assert VALUE_BYTES < WIRE_BATCH_BYTES
+assert BODY_BYTES_MAX < LINK_BYTES <= WIRE_BATCH_BYTES

@@ -1,0 +1,1 @@
+"""The front process, the supervisor and the command line."""

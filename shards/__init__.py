@@ -1,0 +1,1 @@
+"""Workers: they own shards, and run the actors that live in them."""

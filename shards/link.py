@@ -1,0 +1,261 @@
+"""The calling end of a link to one worker: used by the front, and by workers for calls to each other.
+
+Promises:
+
+1. Every call that was submitted is finished exactly once: ``on_reply`` or ``on_lost``.
+2. Calls leave in the order in which they were submitted, one write for each loop iteration.
+3. When the worker dies, the calls whose turn had not begun are sent again to its successor, in their order; those
+   that had begun are lost, outcome unknown. Which is which stands in the *begun map*: a small shared file in which
+   the worker sets the byte of a call at the moment its turn begins, so that it outlives a kill -9.
+4. A call that is not begun by its deadline is lost with ``begun=False``: certain, because a worker marks a call
+   before it looks at the clock, and never begins one that is late.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import mmap
+import os
+from collections.abc import Callable
+from time import monotonic
+from typing import Any
+
+from actord.errors import ActorOverloaded
+from actord.limits import LINK_BYTES, LINK_CALLS
+from actord.shards.wire import CANCEL, DRAINING, HELLO, READY, REPLY, VERSION, BatchReader, Frame, WireError, pack_batch
+
+# How long after its deadline a begun call is waited for: the worker answers time-outs itself.
+BEGUN_GRACE_MS = 5_000
+RECONNECT_SECONDS = 0.02
+
+
+class Waiter:
+    """The party that waits for one call. Subclassed by the front's exchanges and by stubs; ``frame`` is the link's."""
+
+    __slots__ = ("frame",)
+
+    frame: Frame
+
+    def on_reply(self, status: int, body: bytes, head: bytes | None) -> None:
+        raise NotImplementedError
+
+    def on_lost(self, begun: bool) -> None:
+        """The call will never be answered: it was not begun, for certain, or it had begun and nobody knows."""
+        raise NotImplementedError
+
+
+class Link(asyncio.Protocol):
+    """One worker, seen from a caller's process. Reconnects for as long as ``close`` was not called."""
+
+    def __init__(
+        self,
+        path: str,
+        *,
+        caller: str,
+        begun_path: str,
+        on_ready: Callable[[Link], None] | None = None,
+        on_down: Callable[[Link], None] | None = None,
+    ) -> None:
+        # for life
+        self.path = path
+        self._caller = caller
+        self._begun_path = begun_path
+        self._begun = _open_begun_map(begun_path)
+        self._on_ready = on_ready
+        self._on_down = on_down
+        self._loop = asyncio.get_running_loop()
+        self._free = list(range(LINK_CALLS))
+        self._waiting: dict[int, Waiter] = {}
+        self._abandoned: set[int] = set()  # given up by the caller; the id comes back with the worker's reply
+        self._bytes = 0
+        self._closed = False
+        self._reconnect: asyncio.Task[None] | None = None
+        # for a connection
+        self.ready = False
+        self.draining = False
+        self.facts: dict[str, Any] = {}
+        self._transport: asyncio.Transport | None = None
+        self._reader = BatchReader()
+        self._out: list[Frame] = []
+        self._garbled = False
+
+    def connect(self) -> None:
+        """Begin to connect, and go on until it works."""
+        self._reconnect = self._loop.create_task(self._connect())
+
+    async def _connect(self) -> None:
+        while not self._closed:
+            with contextlib.suppress(OSError):
+                await self._loop.create_unix_connection(lambda: self, self.path)
+                return
+            await asyncio.sleep(RECONNECT_SECONDS)
+
+    def close(self) -> None:
+        """No more calls. What is waiting is lost, with the truth about each."""
+        self._closed = True
+        if self._reconnect is not None:
+            self._reconnect.cancel()
+        if self._transport is not None:
+            self._transport.abort()
+        self._lose_all()
+        with contextlib.suppress(OSError):
+            os.unlink(self._begun_path)
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    # -- calls
+
+    def submit(self, waiter: Waiter, kind: int, *fields: Any) -> int:
+        """Send a frame ``(kind, id, *fields)`` whose last field is its body; returns the id for ``cancel``.
+
+        While the worker is away the call waits for it. Raises ``ActorOverloaded`` when the link is full.
+        """
+        free = self._free
+        if not free or self._bytes > LINK_BYTES:
+            raise ActorOverloaded("The worker has too many calls waiting.", retry_after=1)
+        id_ = free.pop()
+        waiter.frame = frame = (kind, id_, *fields)
+        self._bytes += len(fields[-1])
+        self._waiting[id_] = waiter
+        if self.ready:
+            out = self._out
+            if not out:
+                self._loop.call_soon(self._flush)
+            out.append(frame)
+        return id_
+
+    def cancel(self, id_: int) -> None:
+        """The caller has gone: a call that has not begun is not made. The waiter is not told anything more."""
+        waiter = self._waiting.pop(id_, None)
+        if waiter is None:
+            return
+        self._bytes -= len(waiter.frame[-1])
+        if self.ready:
+            self._abandoned.add(id_)
+            if not self._out:
+                self._loop.call_soon(self._flush)
+            self._out.append((CANCEL, id_))
+        else:
+            self._release(id_)
+
+    def expire(self) -> None:
+        """Called about once a second by the owner: finish the calls that nobody should wait for any longer."""
+        now = int(monotonic() * 1000)
+        late = [
+            (id_, waiter)
+            for id_, waiter in self._waiting.items()
+            # the deadline stands before the body, by the order of the fields
+            if now > waiter.frame[-2] + (BEGUN_GRACE_MS if self._begun[id_] else 50)
+        ]
+        for id_, waiter in late:
+            begun = bool(self._begun[id_])
+            self.cancel(id_)
+            waiter.on_lost(begun)
+
+    def _release(self, id_: int) -> None:
+        self._begun[id_] = 0
+        self._free.append(id_)
+
+    def _flush(self) -> None:
+        out = self._out
+        if out and self._transport is not None:
+            self._out = []
+            self._transport.write(pack_batch(out))
+
+    # -- the connection
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        transport.set_write_buffer_limits(high=1 << 30)  # bounded by LINK_BYTES instead
+        self._transport = transport
+        self._reader = BatchReader()
+        self._garbled = False
+        transport.write(pack_batch([(HELLO, VERSION, self._caller, self._begun_path)]))
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            frames = self._reader.feed(data)
+        except WireError:
+            self._garble()
+            return
+        waiting = self._waiting
+        begun = self._begun
+        free = self._free
+        for frame in frames:
+            if frame[0] == REPLY:
+                _, id_, status, body, head = frame
+                waiter = waiting.pop(id_, None)
+                if waiter is None:
+                    if id_ not in self._abandoned:
+                        self._garble()
+                        return
+                    self._abandoned.discard(id_)
+                    self._release(id_)
+                    continue
+                begun[id_] = 0
+                free.append(id_)
+                self._bytes -= len(waiter.frame[-1])
+                waiter.on_reply(status, body, head)
+            else:
+                self._control(frame)
+
+    def _control(self, frame: Frame) -> None:
+        if frame[0] == READY and frame[1] == VERSION:
+            self.facts = frame[2]
+            self.ready = True
+            self.draining = False
+            self._out = [waiter.frame for waiter in self._waiting.values()]
+            self._flush()
+            if self._on_ready is not None:
+                self._on_ready(self)
+        elif frame[0] == DRAINING:
+            self.draining = True
+        else:
+            self._garble()
+
+    def _garble(self) -> None:
+        """The worker speaks nonsense while it may still run: nothing that was sent to it can be called unbegun."""
+        self._garbled = True
+        if self._transport is not None:
+            self._transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        was_ready = self.ready
+        self.ready = False
+        self._transport = None
+        self._out = []
+        for id_ in self._abandoned:
+            self._release(id_)
+        self._abandoned.clear()
+        lost = []
+        for id_, waiter in list(self._waiting.items()):
+            if was_ready and (self._garbled or self._begun[id_]):
+                del self._waiting[id_]
+                self._bytes -= len(waiter.frame[-1])
+                self._release(id_)
+                lost.append(waiter)
+        if not self._closed:
+            self.connect()
+        for waiter in lost:
+            waiter.on_lost(True)
+        if was_ready and self._on_down is not None:
+            self._on_down(self)
+
+    def _lose_all(self) -> None:
+        waiting, self._waiting = self._waiting, {}
+        for id_, waiter in waiting.items():
+            begun = bool(self._begun[id_])
+            self._release(id_)
+            waiter.on_lost(begun)
+        self._bytes = 0
+
+
+def _open_begun_map(path: str) -> mmap.mmap:
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        os.ftruncate(fd, LINK_CALLS)
+        return mmap.mmap(fd, LINK_CALLS)
+    finally:
+        os.close(fd)

@@ -1,0 +1,1 @@
+"""The only code of actord that touches the disk."""
