@@ -1,66 +1,73 @@
 """What an operator may change, as one tree of structs; `configs/default.toml` explains every option in place.
 
 The supervisor resolves it once (defaults < file < environment < flags) and hands it to its children as JSON.
-Sizes are bytes and times are seconds unless the name says otherwise.
+Sizes are bytes and times are seconds unless the name says otherwise. Ranges stand in the types: a value outside of
+them is refused when the settings are read.
 """
 
 from __future__ import annotations
 
+from typing import Annotated, Literal
+
 import msgspec
 
-from actord.limits import MIB
+from actord.limits import BODY_BYTES_MAX, MIB
+
+Seconds = Annotated[float, msgspec.Meta(gt=0, le=86_400)]
+Size = Annotated[int, msgspec.Meta(ge=0, le=1 << 50)]
+Count = Annotated[int, msgspec.Meta(ge=1, le=1 << 30)]
 
 
 class Server(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    host: str = "127.0.0.1"
-    port: int = 8000
+    host: str = "127.0.0.1"  # empty: no TCP
+    port: Annotated[int, msgspec.Meta(ge=0, le=65_535)] = 8000  # 0 picks one
     uds: str = ""
-    fronts: int = 1
-    workers: int = 0  # 0: one for each core that the process may use
+    fronts: Annotated[int, msgspec.Meta(ge=1, le=64)] = 1
+    workers: Annotated[int, msgspec.Meta(ge=0, le=1_024)] = 0  # 0: one for each core that the process may use
     pin: bool = True
     data_dir: str = "data"
-    drain_limit: float = 30.0
-    stuck_after: float = 60.0
-    restart_delay_max: float = 5.0
+    drain_limit: Seconds = 30.0
+    stuck_after: Seconds = 60.0
+    restart_delay_max: Seconds = 5.0
 
 
 class Http(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    head_timeout: float = 10.0
-    head_bytes: int = 16_384
-    line_bytes: int = 8_192
-    header_count: int = 100
-    body_bytes: int = 10 * MIB
-    body_rate: int = 1_024  # bytes a second that a body must make, after head_timeout of grace
-    keep_alive: float = 75.0
-    write_stall: float = 30.0
-    write_buffer: int = 8 * MIB  # answers waiting for one slow client before its reading is paused
-    pipeline: int = 64  # requests of one connection that may be under way
-    connections: int = 10_000
-    connections_per_peer: int = 0  # 0: no limit of its own
-    call_deadline: float = 60.0  # when the client states none
+    head_timeout: Seconds = 10.0
+    head_bytes: Annotated[int, msgspec.Meta(ge=1_024, le=MIB)] = 16_384
+    line_bytes: Annotated[int, msgspec.Meta(ge=256, le=MIB)] = 8_192
+    header_count: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 100
+    body_bytes: Annotated[int, msgspec.Meta(ge=0, le=BODY_BYTES_MAX)] = 10 * MIB
+    body_rate: Size = 1_024  # bytes a second that a body must make, after head_timeout of grace
+    keep_alive: Seconds = 75.0
+    write_stall: Seconds = 30.0
+    write_buffer: Size = 8 * MIB  # answers waiting for one slow client before its reading is paused
+    pipeline: Count = 64  # requests of one connection that may be under way
+    connections: Count = 10_000
+    connections_per_peer: Annotated[int, msgspec.Meta(ge=0, le=1 << 30)] = 0  # 0: no limit of its own
+    call_deadline: Seconds = 60.0  # when the client states none
     server_timing: bool = False
 
 
 class Actors(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    call_timeout: float = 30.0
-    init_timeout: float = 30.0
-    idle_after: float = 60.0
-    memory_target: int = 512 * MIB  # resident memory of one worker
-    mailbox: int = 1_000
-    worker_queue: int = 50_000
-    cache_per_instance: int = 1 * MIB
+    call_timeout: Seconds = 30.0
+    init_timeout: Seconds = 30.0
+    idle_after: Seconds = 60.0
+    memory_target: Annotated[int, msgspec.Meta(ge=32 * MIB, le=1 << 50)] = 512 * MIB  # resident memory of one worker
+    mailbox: Count = 1_000
+    worker_queue: Count = 50_000
+    cache_per_instance: Size = 1 * MIB
 
 
 class Storage(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    shards: int = 0  # 0: one for each worker, when the directory is created
-    ballast: int = 8 * MIB
-    checkpoint_wal: int = 16 * MIB
-    page_cache: int = 16 * MIB
+    shards: Annotated[int, msgspec.Meta(ge=0, le=1_024)] = 0  # 0: one for each worker, when the directory is created
+    ballast: Size = 8 * MIB
+    checkpoint_wal: Annotated[int, msgspec.Meta(ge=64 * 1024, le=1 << 40)] = 16 * MIB
+    page_cache: Annotated[int, msgspec.Meta(ge=64 * 1024, le=1 << 40)] = 16 * MIB
 
 
 class Log(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    level: str = "info"
-    format: str = "text"
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["text", "json"] = "text"
 
 
 class ActorBinding(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -80,7 +87,8 @@ class App(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 class Settings(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     server: Server = msgspec.field(default_factory=Server)
     http: Http = msgspec.field(default_factory=Http)
-    actors: Actors = msgspec.field(default_factory=Actors)
+    # Spelled [runtime] in files and JSON: `[[actors]]` of actord.toml lists the bindings.
+    actors: Actors = msgspec.field(default_factory=Actors, name="runtime")
     storage: Storage = msgspec.field(default_factory=Storage)
     log: Log = msgspec.field(default_factory=Log)
     app: App = msgspec.field(default_factory=App)
