@@ -1,0 +1,131 @@
+"""What a shard's database holds, and the settings of a connection to it.
+
+Every row of a user's data carries a checksum, because SQLite does not notice a flipped bit in a value. The checksum
+covers the row's key too, so that a row that turns up under another key or actor is caught as well.
+
+A later format adds tables (pages of actors' SQL, alarms, idempotency records, outbox) and raises ``FORMAT``.
+"""
+
+from __future__ import annotations
+
+from zlib import crc32
+
+import apsw
+
+from actord.errors import DataDirError, StoreCorrupt
+
+FORMAT = 1
+APPLICATION_ID = 0x41435444  # "ACTD": what file(1) and the offline tools go by
+PAGE_BYTES = 4096
+
+TABLES = """
+CREATE TABLE meta (
+    name TEXT NOT NULL PRIMARY KEY,
+    value
+) WITHOUT ROWID;
+
+CREATE TABLE actor (
+    id INTEGER PRIMARY KEY,
+    slot INTEGER NOT NULL,
+    type TEXT NOT NULL,
+    name TEXT NOT NULL,
+    sum INTEGER NOT NULL,
+    UNIQUE (slot, type, name)
+);
+
+CREATE TABLE kv (
+    actor INTEGER NOT NULL,
+    key TEXT NOT NULL,
+    value BLOB NOT NULL,
+    sum INTEGER NOT NULL,
+    PRIMARY KEY (actor, key)
+) WITHOUT ROWID;
+"""
+
+
+def row_sum(actor: int, key: str, value: bytes) -> int:
+    """CRC-32 over key and value, started from the actor's id."""
+    return crc32(value, crc32(key.encode(), actor))
+
+
+def actor_sum(id_: int, slot: int, type_: str, name: str) -> int:
+    return crc32(f"{slot}\0{type_}\0{name}".encode(), id_)
+
+
+def configure(conn: apsw.Connection, *, page_cache: int) -> None:
+    """Set every pragma that the store relies on, and read it back: SQLite ignores what it can't do without a word.
+
+    ``page_cache`` is in bytes. Raises ``DataDirError`` when a setting did not take.
+    """
+    # No checkpoint when a connection closes: ``abandon`` must not write, and ``close`` makes its own.
+    conn.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+    conn.config(apsw.SQLITE_DBCONFIG_DEFENSIVE, 1)
+    conn.config(apsw.SQLITE_DBCONFIG_DQS_DML, 0)
+    conn.config(apsw.SQLITE_DBCONFIG_DQS_DDL, 0)
+    wanted: list[tuple[str, str | int, str | int]] = [
+        # Before the first access, so that there never is a -shm file and the wal-index is private memory.
+        ("locking_mode", "EXCLUSIVE", "exclusive"),
+        ("journal_mode", "WAL", "wal"),
+        # SQLite syncs around checkpoints; what a reply waits for is ``Store.sync``.
+        ("synchronous", "NORMAL", 1),
+        ("wal_autocheckpoint", 0, 0),
+        ("journal_size_limit", -1, -1),  # a restarted log is overwritten in place: its blocks are there already
+        ("cache_size", -(page_cache // 1024), -(page_cache // 1024)),
+        ("cache_spill", 0, 0),
+        ("mmap_size", 0, 0),  # a read error must be an error code, not SIGBUS
+        ("temp_store", "MEMORY", 2),
+        ("trusted_schema", 0, 0),
+        ("foreign_keys", 0, 0),
+        ("cell_size_check", 1, 1),
+        ("auto_vacuum", 0, 0),
+    ]
+    for name, value, expected in wanted:
+        conn.execute(f"PRAGMA {name} = {value}").fetchall()
+        found = conn.execute(f"PRAGMA {name}").get
+        if found != expected and not (name == "mmap_size" and found is None):
+            raise DataDirError(f"SQLite did not take PRAGMA {name} = {value}: it is {found!r}. Path: {conn.filename}")
+    page = conn.execute("PRAGMA page_size").get
+    if page != PAGE_BYTES:
+        raise StoreCorrupt(f"{conn.filename} has pages of {page} bytes instead of {PAGE_BYTES}.")
+
+
+def create(conn: apsw.Connection, *, shard: int, identity: str) -> None:
+    """Fill a new, empty database. The caller makes it durable."""
+    conn.execute(f"PRAGMA page_size = {PAGE_BYTES}")
+    conn.execute("PRAGMA journal_mode = WAL").fetchall()
+    with conn:
+        conn.execute(TABLES)
+        conn.executemany(
+            "INSERT INTO meta (name, value) VALUES (?, ?)",
+            [("format", FORMAT), ("identity", identity), ("shard", shard), ("commit_seq", 0)],
+        )
+        conn.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+
+
+def check_meta(conn: apsw.Connection, *, shard: int, identity: str) -> int:
+    """Is this the database of that shard in a format of ours? Returns its commit_seq.
+
+    Raises ``DataDirError`` for a newer format, ``StoreCorrupt`` for a database of something or somebody else.
+    """
+    path = conn.filename
+    application = conn.execute("PRAGMA application_id").get
+    if application != APPLICATION_ID or not conn.table_exists("main", "meta"):
+        raise StoreCorrupt(f"{path} is not a database of actord. Restore the data directory from a backup.")
+    meta = dict(conn.execute("SELECT name, value FROM meta").fetchall())
+    format_ = meta.get("format")
+    if not isinstance(format_, int) or format_ < 1:
+        raise StoreCorrupt(f"{path} does not say which format it has ({format_!r}). Restore it from a backup.")
+    if format_ > FORMAT:
+        raise DataDirError(
+            f"{path} has format {format_}, written by a newer actord; this one reads up to {FORMAT}. "
+            "Run the newer version, or restore a backup from before the upgrade."
+        )
+    if meta.get("identity") != identity or meta.get("shard") != shard:
+        raise StoreCorrupt(
+            f"{path} is shard {meta.get('shard')} of data directory {meta.get('identity')}, "
+            f"but shard {shard} of {identity} was expected. Files of two data directories were mixed."
+        )
+    commit_seq = meta.get("commit_seq")
+    if not isinstance(commit_seq, int) or commit_seq < 0:
+        raise StoreCorrupt(f"{path} has the commit number {commit_seq!r}.")
+    return commit_seq

@@ -1,0 +1,505 @@
+"""The store of one shard in one SQLite database (apsw, WAL). The contract is in ``storage.api``; how it is kept:
+
+1. One connection, ``locking_mode=EXCLUSIVE``, and a lock file that is held from before recovery until after close.
+   No other process reads or writes the database in between.
+2. ``write`` is one transaction without a sync, on the caller's thread. ``sync`` is ``fdatasync`` of the log through
+   a descriptor of our own; the log keeps its inode for as long as the database is open. Together they promise what
+   ``synchronous=FULL`` promises, and another thread may run ``sync`` while the next batch is being written.
+3. Broken is a state that every method checks first and that is never left. Disk full is not broken: SQLite has rolled
+   the batch back, which is verified.
+4. While the disk is full only deletions are tried; the ballast was released for them. Other writes fail at once until
+   there is room for the ballast again, or so much was deleted that the batch fits into the database's free pages.
+
+Crash story: a batch is in the log whole or not at all (its last frame commits it, each frame's checksum covers all
+before it). Checkpoints sync the log before they write the database and the database before the log starts over.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from typing import Any
+from zlib import crc32
+
+import apsw
+
+from actord.errors import DataDirError, InvariantViolated, StorageError, StoreBroken, StoreCorrupt, StoreFull
+from actord.storage import recovery, schema
+from actord.storage.api import Batch
+from actord.storage.ballast import FULL_ERRNOS, Ballast
+from actord.storage.files import FileLock, Locked, fsync_dir_of
+
+LOCK_WAIT_SECONDS = 10.0
+
+_WAL_HEADER_BYTES = 32
+_WAL_FRAME_BYTES = schema.PAGE_BYTES + 24
+# What a transaction needs besides its values: pages of the tree that are copied, in bytes.
+_FREE_PAGES_MARGIN = 1024 * 1024
+
+_BEGIN = "BEGIN IMMEDIATE"
+_COMMIT = "COMMIT"
+_PUT = "REPLACE INTO kv (actor, key, value, sum) VALUES (?, ?, ?, ?)"
+_DELETE = "DELETE FROM kv WHERE actor = ? AND key = ?"
+_CLEAR = "DELETE FROM kv WHERE actor = ?"
+_ACTOR = "INSERT INTO actor (id, slot, type, name, sum) VALUES (?, ?, ?, ?, ?)"
+_SEQ = "UPDATE meta SET value = ? WHERE name = 'commit_seq' AND value = ?"
+_READ_SEQ = "SELECT value FROM meta WHERE name = 'commit_seq'"
+_READ = "SELECT value, sum FROM kv WHERE actor = ? AND key = ?"
+_FIND = "SELECT id, sum FROM actor WHERE slot = ? AND type = ? AND name = ?"
+
+_log = logging.getLogger("actord.storage")
+
+
+class SqliteStore:
+    """A shard's store. Open it with ``open``; one thread calls everything but ``sync``."""
+
+    @classmethod
+    def open(
+        cls,
+        path: str,
+        *,
+        shard: int,
+        identity: str,
+        slots: range,
+        checkpoint_wal: int,
+        page_cache: int,
+        ballast: Ballast | None = None,
+        log: logging.Logger = _log,
+        lock_wait: float = LOCK_WAIT_SECONDS,
+    ) -> SqliteStore:
+        """Lock, recover, check and open the database at ``path``; create it when it is new.
+
+        ``checkpoint_wal`` and ``page_cache`` in bytes, ``lock_wait`` in seconds. Raises ``DataDirError`` (held by
+        another process, newer format, a setting that did not take), ``StoreCorrupt`` or ``StoreBroken``.
+        """
+        path = os.path.join(os.path.realpath(os.path.dirname(path) or "."), os.path.basename(path))
+        try:
+            lock = FileLock(path + ".lock", wait=lock_wait)
+        except Locked as error:
+            raise DataDirError(
+                f"{path} is held by another process ({error.content or 'unknown'}) after {lock_wait:g} s of waiting."
+            ) from None
+        except OSError as error:
+            raise DataDirError(f"{path}.lock can't be locked: {error}") from error
+        try:
+            return cls(
+                path,
+                lock,
+                shard=shard,
+                identity=identity,
+                slots=slots,
+                checkpoint_wal=checkpoint_wal,
+                page_cache=page_cache,
+                ballast=ballast,
+                log=log,
+            )
+        except BaseException:
+            lock.release()
+            raise
+
+    def __init__(
+        self,
+        path: str,
+        lock: FileLock,
+        *,
+        shard: int,
+        identity: str,
+        slots: range,
+        checkpoint_wal: int,
+        page_cache: int,
+        ballast: Ballast | None,
+        log: logging.Logger,
+    ) -> None:
+        # for life
+        self.path = path
+        self.shard = shard
+        self.identity = identity
+        self.checkpoint_wal = checkpoint_wal
+        self._slots = slots
+        self._lock = lock
+        self._ballast = ballast
+        self._log = log
+        # state
+        self._broken: str | None = None
+        self.full = False
+        self._checkpoint_wanted = False  # once after the disk became full, so that the log can start over
+        self._wal_frames = 0
+        # counters
+        self.checkpoints = 0
+        self.full_events = 0
+
+        self._conn, marker = self._connect(page_cache)
+        try:
+            self._wal_path = recovery.wal_path(path)
+            self._wal_fd = os.open(self._wal_path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except BaseException:
+            self._conn.close()
+            raise
+        try:
+            self._take_over(marker)
+        except BaseException:
+            self._let_go()
+            raise
+
+    # -- opening
+
+    def _connect(self, page_cache: int) -> tuple[apsw.Connection, recovery.Marker | None]:
+        path = self.path
+        holder = f"pid {os.getpid()}, data directory {self.identity}"
+        known = bool(self._lock.read())
+        marker = recovery.prepare(path, shard=self.shard, identity=self.identity, existed=known, log=self._log)
+        try:
+            self._lock.write(holder)
+            conn = apsw.Connection(path, flags=apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_NOFOLLOW)
+        except (apsw.Error, OSError) as error:
+            raise StoreBroken(f"{path} can't be opened: {error}", applied="unknown") from error
+        try:
+            schema.configure(conn, page_cache=page_cache)
+            self.commit_seq = schema.check_meta(conn, shard=self.shard, identity=self.identity)
+            last_id, first_slot, last_slot = conn.execute("SELECT max(id), min(slot), max(slot) FROM actor").fetchall()[
+                0
+            ]
+        except apsw.Error as error:
+            conn.close()
+            raise StoreCorrupt(f"{path} can't be read: {error}. Restore it from a backup.") from error
+        except BaseException:
+            conn.close()
+            raise
+        self._last_actor_id: int = last_id or 0
+        if first_slot is not None and not (first_slot in self._slots and last_slot in self._slots):
+            conn.close()
+            raise StoreCorrupt(f"{path} holds actors of slots {first_slot} to {last_slot}, outside of {self._slots}.")
+        return conn, marker
+
+    def _take_over(self, marker: recovery.Marker | None) -> None:
+        """The last steps before the first write may come."""
+        if marker is not None:
+            recovery.check_marker(
+                self.path, marker, shard=self.shard, identity=self.identity, commit_seq=self.commit_seq
+            )
+        try:
+            recovery.remove_marker(self.path)
+            fsync_dir_of(self.path)  # the log's name must be on the disk before its contents can count
+            if self._ballast is not None and not self._ballast.hold():
+                self._enter_full("at start")
+        except OSError as error:
+            raise StoreBroken(f"{self.path} can't be opened: {error}", applied="unknown") from error
+        self._conn.set_wal_hook(self._on_commit)
+        self._cursor = self._conn.cursor()
+
+    def _on_commit(self, _conn: apsw.Connection, _name: str, frames: int) -> int:
+        self._wal_frames = frames
+        return apsw.SQLITE_OK
+
+    @property
+    def wal_bytes(self) -> int:
+        """The part of the log that is in use, in bytes."""
+        frames = self._wal_frames
+        return _WAL_HEADER_BYTES + frames * _WAL_FRAME_BYTES if frames else 0
+
+    # -- reading
+
+    def find_actor(self, slot: int, type_: str, name: str) -> int | None:
+        if self._broken is not None:
+            raise self._refuse()
+        try:
+            rows = self._cursor.execute(_FIND, (slot, type_, name)).fetchall()
+        except apsw.Error as error:
+            raise self._read_failed(error) from error
+        if not rows:
+            return None
+        id_, sum_ = rows[0]
+        if schema.actor_sum(id_, slot, type_, name) != sum_:
+            raise StoreCorrupt(f"The entry of actor {id_} ({type_}/{name!r}) in {self.path} fails its checksum.")
+        return int(id_)
+
+    def next_actor_id(self) -> int:
+        if self._broken is not None:
+            raise self._refuse()
+        self._last_actor_id += 1
+        return self._last_actor_id
+
+    def read(self, actor: int, key: str) -> bytes | None:
+        if self._broken is not None:
+            raise self._refuse()
+        try:
+            rows = self._cursor.execute(_READ, (actor, key)).fetchall()
+        except apsw.Error as error:
+            raise self._read_failed(error) from error
+        if not rows:
+            return None
+        value, sum_ = rows[0]
+        if type(value) is not bytes or crc32(value, crc32(key.encode(), actor)) != sum_:
+            raise self._bad_row(actor, key)
+        return value
+
+    def scan(
+        self,
+        actor: int,
+        *,
+        start: str | None = None,
+        start_after: bool = False,
+        end: str | None = None,
+        reverse: bool = False,
+        limit: int | None = None,
+        limit_bytes: int | None = None,
+    ) -> tuple[list[tuple[str, bytes]], bool]:
+        if self._broken is not None:
+            raise self._refuse()
+        query = "SELECT key, value, sum FROM kv WHERE actor = ?"
+        bindings: list[Any] = [actor]
+        if start is not None:
+            query += " AND key > ?" if start_after else " AND key >= ?"
+            bindings.append(start)
+        if end is not None:
+            query += " AND key < ?"
+            bindings.append(end)
+        query += " ORDER BY key DESC" if reverse else " ORDER BY key"
+        rows: list[tuple[str, bytes]] = []
+        room = limit_bytes
+        cursor = self._conn.cursor()
+        try:
+            for key, value, sum_ in cursor.execute(query, bindings):
+                if len(rows) == limit or (room is not None and room < 0):
+                    return rows, False
+                if type(key) is not str or type(value) is not bytes or crc32(value, crc32(key.encode(), actor)) != sum_:
+                    raise self._bad_row(actor, key)
+                rows.append((key, value))
+                if room is not None:
+                    room -= len(value)
+            return rows, True
+        except apsw.Error as error:
+            raise self._read_failed(error) from error
+        finally:
+            # An unfinished statement holds a read transaction, and that keeps the log from starting over.
+            cursor.close(True)
+
+    def _bad_row(self, actor: int, key: object) -> StoreCorrupt:
+        return StoreCorrupt(f"The value of actor {actor}, key {key!r}, in {self.path} fails its checksum.")
+
+    def _read_failed(self, error: Exception) -> StorageError:
+        if isinstance(error, apsw.CorruptError | apsw.NotADBError):
+            return StoreCorrupt(f"{self.path} is damaged: {error}")
+        return self._break("reading", error)
+
+    # -- writing
+
+    def write(self, batch: Batch) -> None:
+        if self._broken is not None:
+            raise self._refuse()
+        seq = self.commit_seq
+        if batch.seq != seq + 1:
+            raise InvariantViolated(f"batch {batch.seq} after {seq} in {self.path}")
+        puts: list[tuple[int, str, bytes, int]] = []
+        deletes: list[tuple[int, str]] = []
+        for actor, items in batch.kv.items():
+            for key, value in items.items():
+                if value is None:
+                    deletes.append((actor, key))
+                else:
+                    puts.append((actor, key, value, crc32(value, crc32(key.encode(), actor))))
+        # In the order of the primary key: neighbours share pages. Code points sort like their UTF-8 bytes.
+        puts.sort()
+        deletes.sort()
+        actors = []
+        for id_, slot, type_, name in batch.actors:
+            if slot not in self._slots:
+                raise InvariantViolated(f"actor {type_}/{name!r} of slot {slot} in {self.path} of {self._slots}")
+            actors.append((id_, slot, type_, name, schema.actor_sum(id_, slot, type_, name)))
+        grows = bool(puts or actors)
+        if self.full:
+            self._leave_full(puts if grows else None)
+        try:
+            self._apply(batch, actors, deletes, puts)
+        except apsw.Error as error:
+            self._roll_back(error, seq)
+            if self._ballast is None or self.full:
+                raise self._full_error() from error
+            self._enter_full(f"at commit {batch.seq}")
+            if grows:
+                raise self._full_error() from error
+            try:
+                self._apply(batch, actors, deletes, puts)
+            except apsw.Error as again:
+                self._roll_back(again, seq)
+                raise self._full_error() from again
+        self.commit_seq = batch.seq
+
+    def _apply(
+        self,
+        batch: Batch,
+        actors: list[tuple[int, int, str, str, int]],
+        deletes: list[tuple[int, str]],
+        puts: list[tuple[int, str, bytes, int]],
+    ) -> None:
+        execute = self._cursor.execute
+        executemany = self._cursor.executemany
+        execute(_BEGIN)
+        if actors:
+            executemany(_ACTOR, actors)
+        if batch.cleared:
+            executemany(_CLEAR, [(actor,) for actor in sorted(batch.cleared)])
+        if deletes:
+            executemany(_DELETE, deletes)
+        if puts:
+            executemany(_PUT, puts)
+        execute(_SEQ, (batch.seq, batch.seq - 1))
+        if self._conn.changes() != 1:
+            raise InvariantViolated(f"{self.path} does not stand at commit {batch.seq - 1}")
+        execute(_COMMIT)
+
+    def _roll_back(self, error: apsw.Error, seq: int) -> None:
+        """After a failed transaction: return if the disk was full and nothing was applied, else break and raise."""
+        full = self._is_full(error)
+        try:
+            if self._conn.in_transaction:
+                self._cursor.execute("ROLLBACK")
+            found = self._cursor.execute(_READ_SEQ).get if full else None
+        except apsw.Error as second:
+            raise self._break(f"rolling back after {error}", second) from second
+        if not full:
+            raise self._break(f"writing commit {seq + 1}", error) from error
+        if found != seq:
+            raise self._break(f"after a full disk the database stands at {found} instead of {seq}", error) from error
+
+    def _is_full(self, error: apsw.Error) -> bool:
+        if isinstance(error, apsw.FullError):
+            return True
+        # SQLite knows ENOSPC alone; a quota and a limit on file sizes are a failed write to it, before the commit.
+        return (
+            isinstance(error, apsw.IOError)
+            and error.extendedresult == apsw.SQLITE_IOERR_WRITE
+            and self._conn.system_errno in FULL_ERRNOS
+        )
+
+    # -- disk full
+
+    def _full_error(self) -> StoreFull:
+        return StoreFull("The disk is full; nothing of this commit was applied.", retry_after=5)
+
+    def _enter_full(self, when: str) -> None:
+        released = self._ballast is not None and self._ballast.release()
+        self.full = True
+        self.full_events += 1
+        self._checkpoint_wanted = True
+        self._log.error(
+            "the disk is full (%s, %s): writes are refused until there is room%s",
+            self.path,
+            when,
+            "; the ballast was released" if released else "",
+        )
+
+    def _leave_full(self, puts: list[tuple[int, str, bytes, int]] | None) -> None:
+        """Is there room again? Else let deletions (``puts`` is None) through, and refuse what can't fit."""
+        ballast = self._ballast
+        assert ballast is not None
+        try:
+            if ballast.has_room() and ballast.hold():
+                self.full = False
+                self._log.warning("there is room on the disk again: %s takes writes", self.path)
+                return
+            if puts is None:
+                return
+            free = int(self._cursor.execute("PRAGMA freelist_count").get) * schema.PAGE_BYTES
+        except (apsw.Error, OSError) as error:
+            raise self._break("looking for room", error) from error
+        if free < _FREE_PAGES_MARGIN + 2 * sum(len(put[2]) + len(put[1]) for put in puts):
+            raise self._full_error()
+
+    # -- durability
+
+    def sync(self) -> None:
+        """May run in a thread of its own. Never while ``close`` or ``abandon`` does."""
+        if self._broken is not None:
+            raise self._refuse()
+        try:
+            os.fdatasync(self._wal_fd)
+        except OSError as error:
+            raise self._break("syncing the log", error) from error
+
+    def maintain(self) -> None:
+        if self._broken is not None:
+            raise self._refuse()
+        if self._checkpoint_wanted or self.wal_bytes >= self.checkpoint_wal:
+            self._checkpoint(apsw.SQLITE_CHECKPOINT_PASSIVE)
+
+    def _checkpoint(self, mode: int) -> bool:
+        """Copy the log into the database, so that the next write starts the log over. False when the disk is full."""
+        self._checkpoint_wanted = False
+        try:
+            self._check_wal_inode()
+            try:
+                frames, done = self._conn.wal_checkpoint(mode=mode)
+            except apsw.Error as error:
+                # Nothing is lost by a checkpoint that stops half way: the log still holds every page.
+                if not self._is_full(error):
+                    raise
+                if self._ballast is None or self.full:
+                    return False
+                self._enter_full("at a checkpoint")
+                try:
+                    frames, done = self._conn.wal_checkpoint(mode=mode)
+                except apsw.FullError:
+                    return False
+        except (apsw.Error, OSError) as error:
+            raise self._break("the checkpoint", error) from error
+        if frames != done:
+            raise InvariantViolated(f"a checkpoint of {self.path} stopped at frame {done} of {frames}: who reads it?")
+        self._wal_frames = 0
+        self._checkpoint_wanted = False
+        self.checkpoints += 1
+        return True
+
+    def _check_wal_inode(self) -> None:
+        ours = os.fstat(self._wal_fd)
+        theirs = os.stat(self._wal_path)
+        if (ours.st_dev, ours.st_ino) != (theirs.st_dev, theirs.st_ino):
+            raise OSError(f"{self._wal_path} was replaced while the store had it open")
+
+    # -- the end
+
+    def close(self) -> None:
+        """A clean stop. Raises ``StoreBroken`` when it is none; the files and the lock are let go in any case."""
+        if self._broken is not None:
+            raise self._refuse()
+        try:
+            self.sync()
+            emptied = self._checkpoint(apsw.SQLITE_CHECKPOINT_TRUNCATE)
+            self._let_go(keep_lock=True)
+            if emptied:
+                # On a full disk the log stays, and so does the next start's recovery: no marker.
+                self._write_marker()
+        finally:
+            self._let_go()
+            self._broken = self._broken or "it was closed"
+
+    def _write_marker(self) -> None:
+        marker = recovery.Marker(identity=self.identity, shard=self.shard, commit_seq=self.commit_seq)
+        try:
+            recovery.write_marker(self.path, marker)
+        except OSError as error:
+            if error.errno not in FULL_ERRNOS:
+                raise self._break("leaving the clean-stop marker", error) from error
+            self._log.warning("no room for the clean-stop marker of %s: the next start recovers", self.path)
+
+    def abandon(self) -> None:
+        self._broken = self._broken or "it was abandoned"
+        self._let_go()
+
+    def _let_go(self, *, keep_lock: bool = False) -> None:
+        with contextlib.suppress(apsw.Error):
+            self._conn.close(True)
+        if self._wal_fd >= 0:
+            os.close(self._wal_fd)
+            self._wal_fd = -1
+        if not keep_lock:
+            self._lock.release()
+
+    def _break(self, doing: str, error: Exception) -> StoreBroken:
+        self._broken = f"{doing}: {error}"
+        self._log.critical("the store %s failed at %s: %s", self.path, doing, error)
+        return StoreBroken(f"The store failed ({self._broken}).", applied="unknown")
+
+    def _refuse(self) -> StoreBroken:
+        return StoreBroken(f"The store can't be used any more ({self._broken}).", applied="unknown")
