@@ -1,0 +1,345 @@
+"""The supervisor: opens what must outlive its children, starts them, replaces what dies, and ends them in order.
+
+Promises:
+
+1. It holds the data directory's lock and every listening socket for as long as it lives, and parses nothing.
+2. It says where it listens once every child is ready: one line on standard output, words on standard error.
+3. A program that does not load, or a damaged shard, ends the first start with the child's message and exit code;
+   later on it is logged, and tried again.
+4. TERM or INT drains: first the fronts, which finish their calls, then the workers, which commit. A second signal,
+   or the drain limit, kills what is left.
+5. No child outlives it, whatever ends it: the kernel kills them with their parent, and they end when their control
+   line closes.
+
+Children are started with the interpreter (``sys.executable -m``), never by a bare fork: an SQLite connection must not
+cross one. The first line on a child's control line is its ``boot`` message; see ``shards/control.py``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import resource
+import signal
+import socket
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from enum import Enum, auto
+from pathlib import Path
+from typing import Any
+
+import actord
+import msgspec
+from actord.errors import DataDirError, DataDirLocked, InvariantViolated
+from actord.server import sockets
+from actord.server.announce import announce
+from actord.server.children import Child, Failure
+from actord.server.exits import CONFIG, FAILED, OK, TEMPORARY, StartError
+from actord.settings import Settings
+from actord.shards.control import Message
+from actord.storage.datadir import DataDir, open_data_dir
+
+log = logging.getLogger("actord.supervisor")
+
+PING_SECONDS = 1.0
+FAILED_START_DRAIN_SECONDS = 5.0
+SPARE_DESCRIPTORS = 1_024
+
+# -P: the folder that the server was started in must not shadow modules.
+FRONT = (sys.executable, "-P", "-m", "actord.server.front")
+WORKER = (sys.executable, "-P", "-m", "actord.shards.worker")
+
+
+class State(Enum):
+    STARTING = auto()
+    SERVING = auto()
+    DRAINING_FRONTS = auto()
+    DRAINING_WORKERS = auto()
+    STOPPED = auto()
+
+
+class Event(Enum):
+    ALL_READY = auto()
+    STOP = auto()  # a signal, or a first start that failed
+    FRONTS_GONE = auto()
+    WORKERS_GONE = auto()
+
+
+TRANSITIONS: dict[tuple[State, Event], State] = {
+    (State.STARTING, Event.ALL_READY): State.SERVING,
+    (State.STARTING, Event.STOP): State.DRAINING_FRONTS,
+    (State.SERVING, Event.STOP): State.DRAINING_FRONTS,
+    (State.DRAINING_FRONTS, Event.FRONTS_GONE): State.DRAINING_WORKERS,
+    (State.DRAINING_WORKERS, Event.WORKERS_GONE): State.STOPPED,
+    # what arrives when it no longer matters
+    (State.SERVING, Event.ALL_READY): State.SERVING,
+}
+
+
+class Supervisor:
+    """One server. ``run`` is called once; ``front`` and ``worker`` are the children's command lines."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        companion: Callable[[Supervisor], Awaitable[None]] | None = None,
+        front: Sequence[str] = FRONT,
+        worker: Sequence[str] = WORKER,
+    ) -> None:
+        # for life
+        self.settings = settings
+        self.program: dict[str, Any] = {}
+        self.urls: list[str] = []
+        self.data_dir: DataDir
+        self.workers: list[Child] = []
+        self.fronts: list[Child] = []
+        self._companion = companion
+        self._argv = {"front": front, "worker": worker}
+        self._cleanup = contextlib.ExitStack()
+        # changing
+        self.state = State.STARTING
+        self.exit = OK
+        self._ready: set[Child] = set()
+        self._gone: set[Child] = set()
+        self._stopped: asyncio.Event
+        self._deadline: asyncio.TimerHandle | None = None
+        self._drain_until = 0.0
+
+    async def run(self) -> int:
+        """Serve until a signal ends it; returns the exit code. Raises ``StartError`` when it can't even begin."""
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(self._on_bug)
+        self._stopped = asyncio.Event()
+        with self._cleanup:
+            self._open()
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.add_signal_handler(number, self._on_signal, number)
+            for child in (*self.workers, *self.fronts):
+                child.start()
+            tasks = [loop.create_task(self._tick())]
+            if self._companion is not None:
+                tasks.append(loop.create_task(self._run_companion(self._companion)))
+            try:
+                await self._stopped.wait()
+            finally:
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
+                for child in (*self.workers, *self.fronts):
+                    child.kill()
+        return self.exit
+
+    # -- what outlives the children
+
+    def _open(self) -> None:
+        server = self.settings.server
+        _raise_descriptor_limit(self.settings.http.connections)
+        cores = sorted(os.sched_getaffinity(0))
+        wanted = server.workers or len(cores)
+        try:
+            self.data_dir = open_data_dir(
+                server.data_dir, shards=self.settings.storage.shards or wanted, ballast=self.settings.storage.ballast
+            )
+        except DataDirLocked as error:
+            raise StartError(error.detail, TEMPORARY) from None
+        except DataDirError as error:
+            raise StartError(error.detail, CONFIG) from None
+        self._cleanup.callback(self.data_dir.close)
+        shards = self.data_dir.shards
+        workers = min(wanted, shards)
+        if workers < wanted:
+            log.warning("the data directory has %d shards: %d workers are started, not %d", shards, workers, wanted)
+        listeners = self._listen()
+        runtime = sockets.RuntimeDir(Path(self.data_dir.path))
+        self._cleanup.callback(runtime.remove)
+
+        settings = msgspec.to_builtins(self.settings)
+        common = {
+            "supervisor": os.getpid(),
+            "settings": settings,
+            "links": [
+                {"path": str(runtime.path / f"worker-{index}.sock"), "shards": list(range(index, shards, workers))}
+                for index in range(workers)
+            ],
+            "shards": shards,
+            "runtime_dir": str(runtime.path),
+            "version": actord.__version__,
+        }
+        pin = server.pin and workers <= len(cores)
+        for index, link in enumerate(common["links"]):
+            sock = self._cleanup.enter_context(sockets.open_worker_socket(link["path"]))
+            boot = {
+                **common,
+                "boot": "worker",
+                "index": index,
+                "cpu": cores[index] if pin else None,
+                "listen": sock.fileno(),
+                "own": link["shards"],
+                "data_dir": str(self.data_dir.path),
+                "identity": self.data_dir.identity,
+            }
+            self.workers.append(self._child("worker", index, boot, [sock.fileno()]))
+        fds = [sock.fileno() for sock in listeners]
+        for index in range(server.fronts):
+            boot = {**common, "boot": "front", "index": index, "listen": fds}
+            self.fronts.append(self._child("front", index, boot, fds))
+
+    def _listen(self) -> list[socket.socket]:
+        server = self.settings.server
+        listeners = []
+        if server.host:
+            sock = self._cleanup.enter_context(sockets.open_tcp(server.host, server.port))
+            host, port = sock.getsockname()[:2]
+            self.urls.append(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
+            listeners.append(sock)
+        if server.uds:
+            path = os.path.abspath(server.uds)
+            # In this order at the end: close, then remove the file that nobody listens on any more.
+            sock = sockets.open_uds(path)
+            self._cleanup.callback(sockets.remove_uds, path)
+            self._cleanup.enter_context(sock)
+            self.urls.append(f"unix:{path}")
+            listeners.append(sock)
+        if not listeners:
+            raise StartError("Nothing to listen on: give server.host or server.uds a value.", CONFIG)
+        return listeners
+
+    def _child(self, role: str, index: int, boot: Message, fds: list[int]) -> Child:
+        server = self.settings.server
+        return Child(
+            f"{role}-{index}",
+            self._argv[role],
+            boot,
+            fds,
+            self,
+            stuck_after=server.stuck_after,
+            delay_max=server.restart_delay_max,
+        )
+
+    # -- from the children
+
+    def child_ready(self, child: Child, message: Message) -> None:
+        self.program = message.get("program") or self.program
+        log.log(
+            logging.DEBUG if self.state is State.STARTING else logging.INFO,
+            "%s is ready",
+            child.name,
+            extra={"pid": child.pid},
+        )
+        self._ready.add(child)
+        if self.state is State.STARTING and len(self._ready) == len(self.workers) + len(self.fronts):
+            self._step(Event.ALL_READY)
+            announce(self.settings, self.program, self.urls, str(self.data_dir.path), len(self.workers))
+
+    def child_failed(self, child: Child, failure: Failure) -> bool:
+        if self.state is State.STARTING:
+            self.exit = FAILED if failure.exit is None else failure.exit
+            log.error("%s", failure.message)
+            self._stop(FAILED_START_DRAIN_SECONDS)
+            return False
+        if self.state is State.DRAINING_WORKERS or (self.state is not State.SERVING and self.exit != OK):
+            return False
+        log.error("%s; it is started again", failure.message, extra={"child": child.name})
+        return True
+
+    def child_ended(self, child: Child) -> None:
+        self._gone.add(child)
+        self._leave()
+
+    # -- the end
+
+    def _on_signal(self, number: signal.Signals) -> None:
+        if self.state in (State.STARTING, State.SERVING):
+            limit = self.settings.server.drain_limit
+            log.info("%s: finishing what runs, for at most %g s; once more ends it now", number.name, limit)
+            self._stop(limit)
+        else:
+            self._kill(f"{number.name} again: ending now")
+
+    def _stop(self, limit: float) -> None:
+        if self.state not in (State.STARTING, State.SERVING):
+            return
+        self._step(Event.STOP)
+        loop = asyncio.get_running_loop()
+        self._drain_until = loop.time() + limit
+        self._deadline = loop.call_later(limit, self._kill, f"not finished within {limit:g} s: ending now")
+        for child in self.fronts:
+            child.drain(limit)
+        self._leave()
+
+    def _leave(self) -> None:
+        """Go on with the end, as far as the children that have left allow."""
+        if self.state is State.DRAINING_FRONTS and self._gone.issuperset(self.fronts):
+            self._step(Event.FRONTS_GONE)
+            limit = max(self._drain_until - asyncio.get_running_loop().time(), 0.1)
+            for child in self.workers:
+                child.drain(limit)
+        if self.state is State.DRAINING_WORKERS and self._gone.issuperset(self.workers):
+            self._step(Event.WORKERS_GONE)
+            if self._deadline is not None:
+                self._deadline.cancel()
+            log.info("stopped")
+            self._stopped.set()
+
+    def _kill(self, why: str) -> None:
+        log.warning("%s", why)
+        self.exit = self.exit or FAILED
+        for child in (*self.fronts, *self.workers):
+            child.kill()
+        self._stopped.set()
+
+    def _on_bug(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        log.critical("a bug in the supervisor: %s", context.get("message"), exc_info=error)
+        self.exit = FAILED
+        self._kill("ending, since nothing is certain any more")
+
+    # -- beside it
+
+    async def _tick(self) -> None:
+        interval = min(PING_SECONDS, self.settings.server.stuck_after / 4)
+        while True:
+            await asyncio.sleep(interval)
+            for child in (*self.workers, *self.fronts):
+                child.tick(interval)
+
+    async def _run_companion(self, companion: Callable[[Supervisor], Awaitable[None]]) -> None:
+        try:
+            await companion(self)
+        except Exception:
+            log.exception("the watch for changed files has ended")
+
+    def _step(self, event: Event) -> None:
+        try:
+            self.state = TRANSITIONS[self.state, event]
+        except KeyError:
+            raise InvariantViolated(f"the supervisor: {event.name} can't happen when {self.state.name}") from None
+
+
+def _raise_descriptor_limit(connections: int) -> None:
+    """Room for the connections that the settings allow, within what the system allows this user."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    need = connections + SPARE_DESCRIPTORS
+    if soft == resource.RLIM_INFINITY or soft >= need:
+        return
+    if hard != resource.RLIM_INFINITY and hard < need:
+        log.warning(
+            "http.connections is %d, but the system allows %d open files (ulimit -n): more connections than that fail",
+            connections,
+            hard,
+        )
+        need = hard
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (need, hard))
+
+
+def run(settings: Settings, **options: Any) -> int:
+    """Run a server in this process to its end; returns the exit code. For ``options`` see ``Supervisor``."""
+
+    async def main() -> int:
+        return await Supervisor(settings, **options).run()
+
+    return asyncio.run(main())
