@@ -21,7 +21,6 @@ import stat
 
 import apsw
 import msgspec
-
 from actord.errors import StoreBroken, StoreCorrupt
 from actord.storage import schema
 from actord.storage.files import FILE_MODE, fsync_dir_of, fsync_path, is_symlink, remove_file, replace_file

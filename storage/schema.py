@@ -8,10 +8,10 @@ A later format adds tables (pages of actors' SQL, alarms, idempotency records, o
 
 from __future__ import annotations
 
+from typing import Any
 from zlib import crc32
 
 import apsw
-
 from actord.errors import DataDirError, StoreCorrupt
 
 FORMAT = 1
@@ -111,7 +111,7 @@ def check_meta(conn: apsw.Connection, *, shard: int, identity: str) -> int:
     application = conn.execute("PRAGMA application_id").get
     if application != APPLICATION_ID or not conn.table_exists("main", "meta"):
         raise StoreCorrupt(f"{path} is not a database of actord. Restore the data directory from a backup.")
-    meta = dict(conn.execute("SELECT name, value FROM meta").fetchall())
+    meta: dict[Any, Any] = dict(conn.execute("SELECT name, value FROM meta"))  # type: ignore[arg-type]
     format_ = meta.get("format")
     if not isinstance(format_, int) or format_ < 1:
         raise StoreCorrupt(f"{path} does not say which format it has ({format_!r}). Restore it from a backup.")

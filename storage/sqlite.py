@@ -23,7 +23,6 @@ from typing import Any
 from zlib import crc32
 
 import apsw
-
 from actord.errors import DataDirError, InvariantViolated, StorageError, StoreBroken, StoreCorrupt, StoreFull
 from actord.storage import recovery, schema
 from actord.storage.api import Batch
@@ -157,6 +156,9 @@ class SqliteStore:
         try:
             schema.configure(conn, page_cache=page_cache)
             self.commit_seq = schema.check_meta(conn, shard=self.shard, identity=self.identity)
+            last_id: Any
+            first_slot: Any
+            last_slot: Any
             last_id, first_slot, last_slot = conn.execute("SELECT max(id), min(slot), max(slot) FROM actor").fetchall()[
                 0
             ]
@@ -209,6 +211,7 @@ class SqliteStore:
             raise self._read_failed(error) from error
         if not rows:
             return None
+        id_: Any
         id_, sum_ = rows[0]
         if schema.actor_sum(id_, slot, type_, name) != sum_:
             raise StoreCorrupt(f"The entry of actor {id_} ({type_}/{name!r}) in {self.path} fails its checksum.")
@@ -369,7 +372,7 @@ class SqliteStore:
         # SQLite knows ENOSPC alone; a quota and a limit on file sizes are a failed write to it, before the commit.
         return (
             isinstance(error, apsw.IOError)
-            and error.extendedresult == apsw.SQLITE_IOERR_WRITE
+            and getattr(error, "extendedresult", None) == apsw.SQLITE_IOERR_WRITE
             and self._conn.system_errno in FULL_ERRNOS
         )
 
