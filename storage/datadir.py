@@ -20,7 +20,6 @@ import time
 import uuid
 
 import msgspec
-
 from actord.errors import DataDirError, DataDirLocked
 from actord.storage.files import DIR_MODE, FILE_MODE, FileLock, Locked, fsync_path, is_symlink, replace_file
 
@@ -30,11 +29,44 @@ SHARDS_MAX = 1024  # as many as there are slots
 
 # flock and fsync do not promise there what the store relies on.
 NETWORK_FILE_SYSTEMS = frozenset(
-    """
-    9p acfs afs afpfs beegfs ceph cifs coda davfs fuse.beegfs fuse.ceph fuse.cephfs fuse.davfs2 fuse.gcsfuse
-    fuse.glusterfs fuse.goofys fuse.juicefs fuse.mount.davfs fuse.rclone fuse.s3fs fuse.sshfs fuse.vmhgfs-fuse gfs gfs2
-    glusterfs lustre ncpfs nfs nfs4 ocfs2 orangefs pvfs2 smb3 smbfs vboxsf vmhgfs
-    """.split()
+    {
+        "9p",
+        "acfs",
+        "afs",
+        "afpfs",
+        "beegfs",
+        "ceph",
+        "cifs",
+        "coda",
+        "davfs",
+        "fuse.beegfs",
+        "fuse.ceph",
+        "fuse.cephfs",
+        "fuse.davfs2",
+        "fuse.gcsfuse",
+        "fuse.glusterfs",
+        "fuse.goofys",
+        "fuse.juicefs",
+        "fuse.mount.davfs",
+        "fuse.rclone",
+        "fuse.s3fs",
+        "fuse.sshfs",
+        "fuse.vmhgfs-fuse",
+        "gfs",
+        "gfs2",
+        "glusterfs",
+        "lustre",
+        "ncpfs",
+        "nfs",
+        "nfs4",
+        "ocfs2",
+        "orangefs",
+        "pvfs2",
+        "smb3",
+        "smbfs",
+        "vboxsf",
+        "vmhgfs",
+    }
 )
 
 _OCTAL = re.compile(r"\\([0-7]{3})")

@@ -111,7 +111,7 @@ def check_meta(conn: apsw.Connection, *, shard: int, identity: str) -> int:
     application = conn.execute("PRAGMA application_id").get
     if application != APPLICATION_ID or not conn.table_exists("main", "meta"):
         raise StoreCorrupt(f"{path} is not a database of actord. Restore the data directory from a backup.")
-    meta: dict[Any, Any] = dict(conn.execute("SELECT name, value FROM meta"))  # type: ignore[arg-type]
+    meta: dict[Any, Any] = dict(conn.execute("SELECT name, value FROM meta"))
     format_ = meta.get("format")
     if not isinstance(format_, int) or format_ < 1:
         raise StoreCorrupt(f"{path} does not say which format it has ({format_!r}). Restore it from a backup.")
