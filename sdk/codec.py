@@ -97,8 +97,11 @@ def encode(value: Any) -> bytes:
         data: bytes = _packb(value, _to_ext, _OPTIONS)
     except TypeError:
         return _encode_slowly(value)
-    # ormsgpack writes bytearray and memoryview as bin, as it does bytes: look again when there may be one.
-    if (b"\xc4" in data or b"\xc5" in data or b"\xc6" in data) and _holds_foreign(value):
+    # ormsgpack writes bytearray and memoryview as bin, as it does bytes: look again when there may be one. The longer
+    # forms of bin take at least 256 and 65,536 bytes. (To find an int is one memchr; `in` costs twice as much.)
+    find = data.find
+    may_hold_bin = find(0xC4) >= 0 or (len(data) > 256 and (find(0xC5) >= 0 or find(0xC6) >= 0))
+    if may_hold_bin and _holds_foreign(value):
         return _encode_slowly(value)
     return data
 
@@ -109,7 +112,7 @@ def decode(data: bytes) -> Any:
         data = bytes(data)
     try:
         # An empty ext may begin a tuple, set or odd dict; anywhere else these two bytes only cost a second look.
-        if b"\xc7\x00" in data:
+        if data.find(0xC7) >= 0 and b"\xc7\x00" in data:
             value, end = _unpackb(b"\x92" + data + _END, ext_hook=_from_ext_or_marker)
             if type(value) in _MARKED:
                 value = _lift(value, 1)
@@ -181,7 +184,7 @@ _SCALARS_TO_EXT: dict[type, Callable[[Any], Ext]] = {
     Decimal: lambda v: Ext(_DECIMAL, _DECIMAL_CONTEXT.to_sci_string(v).encode()),
     UUID: lambda v: Ext(_UUID, v.bytes),
 }
-_MARKS = {tuple: _TUPLE_MARK, set: _SET_MARK, frozenset: _FROZENSET_MARK}
+_MARKS: dict[type, Ext] = {tuple: _TUPLE_MARK, set: _SET_MARK, frozenset: _FROZENSET_MARK}
 _TO_EXT: dict[type, Callable[[Any], Any]] = {
     **_SCALARS_TO_EXT,
     tuple: lambda v: [_TUPLE_MARK, *v],
@@ -339,12 +342,14 @@ def _read_zone(data: bytes) -> tuple[int, tzinfo | None]:
 
 def _read_datetime(data: bytes) -> datetime:
     fold, zone = _read_zone(data[_DATETIME_FIELDS.size :])
-    return datetime(*_DATETIME_FIELDS.unpack_from(data), tzinfo=zone, fold=fold)
+    year, month, day, hour, minute, second, microsecond = _DATETIME_FIELDS.unpack_from(data)
+    return datetime(year, month, day, hour, minute, second, microsecond, zone, fold=fold)
 
 
 def _read_time(data: bytes) -> time:
     fold, zone = _read_zone(data[_TIME_FIELDS.size :])
-    return time(*_TIME_FIELDS.unpack_from(data), tzinfo=zone, fold=fold)
+    hour, minute, second, microsecond = _TIME_FIELDS.unpack_from(data)
+    return time(hour, minute, second, microsecond, zone, fold=fold)
 
 
 def _read_timedelta(data: bytes) -> timedelta:
@@ -447,4 +452,4 @@ def _cause(data: bytes, error: Exception) -> str:
     if str(error) == "ext_hook failed":
         with contextlib.suppress(Exception):
             _unpackb(data, ext_hook=hook)
-    return seen[0] if seen else str(error)
+    return seen[0] if seen else str(error).replace("ext_hook failed", "a malformed ext")

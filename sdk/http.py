@@ -1,0 +1,319 @@
+"""``Request`` and ``Response``: what a ``fetch`` of an actor and the front door's ``fetch`` take and give.
+
+Bodies are whole bytes here. Header names keep the spelling they came with and compare without regard to case; their
+values are str of Latin-1, as HTTP has them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+from urllib.parse import parse_qsl, unquote
+
+from actord.errors import BadRequest
+
+HeaderInput = Mapping[str, str] | Iterable[tuple[str, str]] | None
+
+# What the front alone decides: how the message is framed and what becomes of the connection.
+FRAMING_HEADERS = frozenset(
+    {
+        "connection",
+        "content-length",
+        "date",
+        "keep-alive",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    }
+)
+
+_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+").fullmatch
+_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*").fullmatch
+
+
+class MultiMap(Mapping[str, str]):
+    """An immutable mapping that may hold several values for a key, in their order.
+
+    ``m[key]`` and ``get`` give the first value, ``getlist`` all of them, ``multi_items`` every pair.
+    """
+
+    __slots__ = ("_items",)
+
+    def __init__(self, items: Iterable[tuple[str, str]] = ()) -> None:
+        self._items = list(items)
+
+    @staticmethod
+    def _same(key: str) -> str:
+        """The form in which keys compare."""
+        return key
+
+    def __getitem__(self, key: str) -> str:
+        same = self._same
+        wanted = same(key)
+        for name, value in self._items:
+            if same(name) == wanted:
+                return value
+        raise KeyError(key)
+
+    def __contains__(self, key: object) -> bool:
+        same = self._same
+        return isinstance(key, str) and any(same(name) == same(key) for name, _ in self._items)
+
+    def __iter__(self) -> Iterator[str]:
+        same = self._same
+        return iter(dict.fromkeys(same(name) for name, _ in self._items))
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def getlist(self, key: str) -> list[str]:
+        """All values of ``key``, in order; an empty list when there is none."""
+        same = self._same
+        wanted = same(key)
+        return [value for name, value in self._items if same(name) == wanted]
+
+    def multi_items(self) -> list[tuple[str, str]]:
+        """Every pair as it came, in order."""
+        return list(self._items)
+
+    def __eq__(self, other: object) -> bool:
+        if type(other) is not type(self):
+            return NotImplemented
+        same = self._same
+        return [(same(n), v) for n, v in self._items] == [(same(n), v) for n, v in other._items]
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._items!r})"
+
+
+class Headers(MultiMap):
+    """A ``MultiMap`` whose keys compare without regard to case, and which can be changed.
+
+    Every name and value that is set is checked: ``ValueError`` for a name that is no token, for CR, LF, NUL, other
+    controls and anything beyond Latin-1 in a value, and for blanks around it.
+    """
+
+    __slots__ = ()
+
+    def __init__(self, headers: HeaderInput = None) -> None:
+        super().__init__()
+        if headers is not None:
+            pairs = headers.multi_items() if isinstance(headers, MultiMap) else _pairs(headers)
+            for name, value in pairs:
+                self.add(name, value)
+
+    @classmethod
+    def received(cls, items: Iterable[Iterable[str]]) -> Headers:
+        """Headers that a parser has checked already."""
+        headers = cls()
+        headers._items = [(name, value) for name, value in items]
+        return headers
+
+    @staticmethod
+    def _same(key: str) -> str:
+        return key.lower()
+
+    def add(self, name: str, value: str) -> None:
+        """Add a value, beside those that the name may have."""
+        check_header(name, value)
+        self._items.append((name, value))
+
+    def __setitem__(self, name: str, value: str) -> None:
+        """Replace whatever the name had; it takes the place of the first."""
+        check_header(name, value)
+        lower = name.lower()
+        place = next((i for i, (n, _) in enumerate(self._items) if n.lower() == lower), len(self._items))
+        rest = [(n, v) for n, v in self._items[place:] if n.lower() != lower]
+        self._items[place:] = [(name, value), *rest]
+
+    def __delitem__(self, name: str) -> None:
+        if name not in self:
+            raise KeyError(name)
+        lower = name.lower()
+        self._items = [(n, v) for n, v in self._items if n.lower() != lower]
+
+    def setdefault(self, name: str, value: str) -> str:
+        """The first value of ``name``, after setting it to ``value`` if it had none."""
+        if name not in self:
+            self.add(name, value)
+        return self[name]
+
+
+def check_header(name: object, value: object) -> None:
+    """Raise ``ValueError`` (``TypeError`` for what is no str) for a header that must not be sent."""
+    if not isinstance(name, str) or not isinstance(value, str):
+        raise TypeError(f"a header is a str and its value a str, not {type(name).__name__}: {type(value).__name__}")
+    if not _NAME(name):
+        raise ValueError(f"{name!r} is not a header name: letters, digits and !#$%&'*+-.^_`|~ only")
+    if not _VALUE(value):
+        raise ValueError(f"the value of header {name} holds a control character or one beyond Latin-1: {value!r}")
+    if value != value.strip(" \t"):
+        raise ValueError(f"the value of header {name} begins or ends with a blank: {value!r}")
+
+
+def _pairs(headers: Mapping[str, str] | Iterable[tuple[str, str]]) -> Iterable[tuple[str, str]]:
+    return headers.items() if isinstance(headers, Mapping) else headers
+
+
+class Request:
+    """An HTTP request.
+
+    * ``method``: as sent, usually upper case. ``url``: the target as sent, path and query.
+    * ``raw_path``: the path as sent; ``path``: the same with percent-escapes decoded (bytes that are no UTF-8 become
+      U+FFFD). ``query_string``: what follows the first ``?``; ``query``: the same as a mapping.
+    * ``headers``: a mapping without regard to case. ``client``: the peer's address, or None where there is none.
+    """
+
+    __slots__ = ("_body", "_query", "client", "headers", "method", "path", "query_string", "raw_path", "url")
+
+    def __init__(
+        self,
+        method: str = "GET",
+        url: str = "/",
+        *,
+        headers: HeaderInput = None,
+        body: bytes | str = b"",
+        client: str | None = None,
+    ) -> None:
+        if not _NAME(method):
+            raise ValueError(f"{method!r} is not an HTTP method")
+        self._set(method, url, Headers(headers), body.encode() if isinstance(body, str) else bytes(body), client)
+
+    def _set(self, method: str, url: str, headers: Headers, body: bytes, client: str | None) -> None:
+        self.method = method
+        self.url = url
+        self.headers = headers
+        self.client = client
+        self.raw_path, _, self.query_string = url.partition("?")
+        self.path = unquote(self.raw_path) if "%" in self.raw_path else self.raw_path
+        self._body = body
+        self._query: MultiMap | None = None
+
+    @property
+    def query(self) -> MultiMap:
+        """The query's parameters, decoded; names without ``=`` have the value ``""``."""
+        if self._query is None:
+            self._query = MultiMap(parse_qsl(self.query_string, keep_blank_values=True) if self.query_string else ())
+        return self._query
+
+    async def body(self) -> bytes:
+        """The whole body."""
+        return self._body
+
+    async def text(self) -> str:
+        """The body as text, in the charset of its Content-Type or else UTF-8. Raises ``BadRequest``."""
+        charset = _charset(self.headers.get("content-type", "")) or "utf-8"
+        try:
+            return self._body.decode(charset)
+        except (LookupError, ValueError):
+            raise BadRequest(f"The body is not text in {charset}.") from None
+
+    async def json(self) -> Any:
+        """The body as a JSON value, with integers of any size exact. Raises ``BadRequest``."""
+        from actord.json import loads
+
+        return loads(self._body)
+
+    @classmethod
+    def from_wire(cls, fields: list[Any], body: bytes) -> Request:
+        """The request of a frame: ``fields`` is [method, target, [[name, value], ...], client address]."""
+        method, target, headers, client = fields
+        request = cls.__new__(cls)
+        request._set(method, target, Headers.received(headers), body, client)
+        return request
+
+    def to_wire(self) -> list[Any]:
+        """The fields that ``from_wire`` takes. The body travels beside them: see ``body``."""
+        return [self.method, self.url, [list(item) for item in self.headers.multi_items()], self.client]
+
+    def __repr__(self) -> str:
+        return f"<Request {self.method} {self.url}>"
+
+
+class Response:
+    """An HTTP response: ``status``, ``headers`` and ``body``, all of which may be changed until it is returned.
+
+    ``body`` is bytes or a str, which is sent as UTF-8. ``media_type`` becomes the Content-Type unless ``headers`` has
+    one; for a str without either it is ``text/plain; charset=utf-8``. ``text/...`` gets ``; charset=utf-8``.
+
+    The server frames the message and owns the connection: Content-Length, Transfer-Encoding, Connection, Keep-Alive,
+    Proxy-Connection, TE, Trailer, Upgrade and Date are left out when they were set here. They are dropped rather than
+    refused, so that the headers of another server's answer can be passed on as they are.
+
+    Raises ``ValueError`` for a status outside 200 to 599 (1xx answers are the server's) and for a header that must not
+    be sent; ``TypeError`` for a body of another type.
+    """
+
+    __slots__ = ("body", "headers", "status")
+
+    body: bytes
+
+    def __init__(
+        self,
+        body: bytes | str | None = b"",
+        status: int = 200,
+        headers: HeaderInput = None,
+        media_type: str | None = None,
+    ) -> None:
+        if isinstance(body, str):
+            self.body = body.encode()
+            media_type = media_type or "text/plain"
+        elif body is None:
+            self.body = b""
+        elif isinstance(body, bytes | bytearray | memoryview):
+            self.body = bytes(body)
+        else:
+            raise TypeError(f"a body is bytes or str, not {type(body).__name__}; for JSON use Response.json(value)")
+        check_status(status)
+        self.status = int(status)
+        self.headers = Headers(headers)
+        if media_type is not None and "content-type" not in self.headers:
+            if media_type.startswith("text/") and "charset" not in media_type.lower():
+                media_type += "; charset=utf-8"
+            self.headers.add("content-type", media_type)
+
+    @classmethod
+    def json(cls, value: Any, status: int = 200, headers: HeaderInput = None) -> Response:
+        """``value`` as JSON, by the rules of ``actord.json.dumps``. Raises ``CodecError`` for what has no JSON."""
+        from actord.json import dumps
+
+        return cls(dumps(value), status, headers, "application/json")
+
+    @classmethod
+    def text(cls, text: str, status: int = 200, headers: HeaderInput = None) -> Response:
+        """Plain text, sent as UTF-8."""
+        return cls(text, status, headers)
+
+    def head(self) -> bytes:
+        """The header lines, each ended by CRLF, without those that the front adds or owns.
+
+        Headers and status are checked again here, since both may have been changed. Raises as the constructor does.
+        """
+        check_status(self.status)
+        lines = []
+        for name, value in self.headers.multi_items():
+            if name.lower() not in FRAMING_HEADERS:
+                lines.append(f"{name}: {value}\r\n")
+        return "".join(lines).encode("latin-1")
+
+    def __repr__(self) -> str:
+        return f"<Response {self.status}, {len(self.body)} bytes>"
+
+
+def check_status(status: object) -> None:
+    """Raise ``ValueError`` for what can't be the status of a final answer."""
+    if not isinstance(status, int) or isinstance(status, bool) or not 200 <= status <= 599:
+        raise ValueError(f"a status is an integer from 200 to 599, not {status!r}")
+
+
+def _charset(content_type: str) -> str | None:
+    for parameter in content_type.split(";")[1:]:
+        name, _, value = parameter.partition("=")
+        if name.strip().lower() == "charset":
+            return value.strip().strip('"').lower()
+    return None
