@@ -1,7 +1,7 @@
 """One way of logging for every process of a server: lines of text for people, or JSON objects for collectors.
 
-1. One record is one line (in text, a traceback follows on lines of its own); control characters that come from
-   outside, such as an actor's name, are escaped.
+1. In JSON one record is one line. In text the further lines of a message are indented, and a traceback follows on
+   lines of its own; control characters that come from outside, such as in an actor's name, are escaped.
 2. Values given by ``extra={...}`` appear as fields: ``key=value`` in text, members in JSON.
 3. Everything goes to standard error. Standard output is for data.
 """
@@ -17,6 +17,7 @@ import orjson
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 _ESCAPES = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))} | {10: "\\n", 13: "\\r", 9: "\\t"}
+_MESSAGE_ESCAPES = _ESCAPES | {10: "\n    "}
 _COLOURS = {"WARNING": "\x1b[33m", "ERROR": "\x1b[31m", "CRITICAL": "\x1b[31;1m", "DEBUG": "\x1b[2m"}
 
 
@@ -54,7 +55,7 @@ class TextFormatter(logging.Formatter):
         if self._terminal and record.levelname in _COLOURS:
             level = f"{_COLOURS[record.levelname]}{level}\x1b[0m"
         fields = "".join(f" {key}={_plain(value)}" for key, value in _extra(record).items())
-        line = f"{time} {level} {self._process} {record.getMessage().translate(_ESCAPES)}{fields}"
+        line = f"{time} {level} {self._process} {record.getMessage().translate(_MESSAGE_ESCAPES)}{fields}"
         trace = _traceback(self, record)
         return f"{line}\n{trace}" if trace else line
 

@@ -26,21 +26,22 @@ def announce(settings: Settings, program: Mapping[str, Any], urls: Sequence[str]
         fields = {"program": name, "urls": list(urls), "data_dir": data_dir, "workers": workers}
         log.info("listening", extra=fields)
     else:
-        sys.stderr.write(words(name, program, urls, data_dir, workers, settings))
+        sys.stderr.write(words(name, program, urls, data_dir, workers))
         sys.stderr.flush()
     if not _is_terminal(1):
         with contextlib.suppress(OSError):
             os.write(1, "".join(f"{url}\n" for url in urls).encode())
 
 
-def words(
-    name: str,
-    program: Mapping[str, Any],
-    urls: Sequence[str],
-    data_dir: str,
-    workers: int,
-    settings: Settings,
-) -> str:
+def report(settings: Settings, message: str) -> None:
+    """Say why the server did not start."""
+    if settings.log.format == "json":
+        log.error("%s", message)
+    else:
+        print(f"actord: {message}", file=sys.stderr, flush=True)
+
+
+def words(name: str, program: Mapping[str, Any], urls: Sequence[str], data_dir: str, workers: int) -> str:
     """The text for people: where it listens, where the data is, and a curl line for each route."""
     count = "1 worker" if workers == 1 else f"{workers} workers"
     lines = [f"actord serves {name} with {count}; data in {data_dir}"]

@@ -84,13 +84,21 @@ TRANSITIONS: dict[tuple[State, Event], State] = {
 }
 
 
+class Next(Enum):
+    """What follows on a life that ended unasked."""
+
+    AGAIN = auto()  # another one, by promise 1
+    HOLD = auto()  # another one when ``start`` or ``recycle`` is called
+    NOTHING = auto()
+
+
 class Owner(Protocol):
     """What a child tells the supervisor."""
 
     def child_ready(self, child: Child, message: Message) -> None: ...
 
-    def child_failed(self, child: Child, failure: Failure) -> bool:
-        """A life ended unasked. Whether another one should begin."""
+    def child_failed(self, child: Child, failure: Failure) -> Next:
+        """A life ended unasked. What comes next."""
         ...
 
     def child_ended(self, child: Child) -> None:
@@ -131,6 +139,7 @@ class Child:
         self._stuck_after = stuck_after
         self._delay_max = delay_max
         self.state = State.DOWN
+        self.held = False  # waiting for ``start``, not for a timer
         self._delay = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._down: list[asyncio.Future[None]] = []
@@ -150,6 +159,7 @@ class Child:
             return
         self._cancel_timer()
         self._step(Event.START)
+        self.held = False
         self._silence = 0.0
         self._asked = self._heard = 0
         try:
@@ -169,7 +179,7 @@ class Child:
             self._process.send({"drain": limit})
 
     async def recycle(self, limit: float) -> None:
-        """End the process as ``drain`` does, killed after ``limit``, and start the next; returns when that has begun."""
+        """End the process as ``drain`` does, killed after ``limit``, and start the next; returns when it began."""
         if self.state in (State.STARTING, State.READY):
             self._step(Event.RECYCLE)
             assert self._process is not None
@@ -238,8 +248,13 @@ class Child:
         self._down.clear()
 
     def _failed(self, failure: Failure, lived: float) -> None:
-        if self._owner.child_failed(self, failure):
+        following = self._owner.child_failed(self, failure)
+        if self.state is not State.WAITING:
+            return  # told to drain meanwhile
+        if following is Next.AGAIN:
             self._again(lived)
+        elif following is Next.HOLD:
+            self.held = True
         else:
             self._step(Event.GIVE_UP)
             self._owner.child_ended(self)

@@ -34,8 +34,8 @@ import actord
 import msgspec
 from actord.errors import DataDirError, DataDirLocked, InvariantViolated
 from actord.server import sockets
-from actord.server.announce import announce
-from actord.server.children import Child, Failure
+from actord.server.announce import announce, report
+from actord.server.children import Child, Failure, Next
 from actord.server.exits import CONFIG, FAILED, OK, TEMPORARY, StartError
 from actord.settings import Settings
 from actord.shards.control import Message
@@ -104,7 +104,8 @@ class Supervisor:
         self.exit = OK
         self._ready: set[Child] = set()
         self._gone: set[Child] = set()
-        self._stopped: asyncio.Event
+        self._stopped = asyncio.Event()
+        self._news = asyncio.Event()  # a child became ready or failed
         self._deadline: asyncio.TimerHandle | None = None
         self._drain_until = 0.0
 
@@ -112,7 +113,6 @@ class Supervisor:
         """Serve until a signal ends it; returns the exit code. Raises ``StartError`` when it can't even begin."""
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(self._on_bug)
-        self._stopped = asyncio.Event()
         with self._cleanup:
             self._open()
             for number in (signal.SIGTERM, signal.SIGINT):
@@ -230,20 +230,26 @@ class Supervisor:
             extra={"pid": child.pid},
         )
         self._ready.add(child)
+        self._news.set()
         if self.state is State.STARTING and len(self._ready) == len(self.workers) + len(self.fronts):
             self._step(Event.ALL_READY)
             announce(self.settings, self.program, self.urls, str(self.data_dir.path), len(self.workers))
 
-    def child_failed(self, child: Child, failure: Failure) -> bool:
+    def child_failed(self, child: Child, failure: Failure) -> Next:
+        self._ready.discard(child)
+        self._news.set()
         if self.state is State.STARTING:
-            self.exit = FAILED if failure.exit is None else failure.exit
-            log.error("%s", failure.message)
+            self.exit = failure.exit or FAILED
+            report(self.settings, failure.message)
             self._stop(FAILED_START_DRAIN_SECONDS)
-            return False
-        if self.state is State.DRAINING_WORKERS or (self.state is not State.SERVING and self.exit != OK):
-            return False
+            return Next.NOTHING
+        if self.exit != OK:  # a first start that failed is being cleared up
+            return Next.NOTHING
+        if self._companion is not None and failure.exit is not None and child in self.workers:
+            log.error("%s; it waits for a change of the program's files", failure.message, extra={"child": child.name})
+            return Next.HOLD
         log.error("%s; it is started again", failure.message, extra={"child": child.name})
-        return True
+        return Next.AGAIN
 
     def child_ended(self, child: Child) -> None:
         self._gone.add(child)
@@ -298,6 +304,20 @@ class Supervisor:
         self._kill("ending, since nothing is certain any more")
 
     # -- beside it
+
+    async def recycle_workers(self, limit: float) -> None:
+        """Replace the workers one after the other; the next one goes on only when its predecessor is ready again.
+
+        A program that does not load leaves its worker down and the others as they are, until this is called again.
+        """
+        for child in self.workers:
+            self._ready.discard(child)
+            await child.recycle(limit)
+            while child not in self._ready:
+                if self.state is not State.SERVING or child.held:
+                    return
+                self._news.clear()
+                await self._news.wait()
 
     async def _tick(self) -> None:
         interval = min(PING_SECONDS, self.settings.server.stuck_after / 4)

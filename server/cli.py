@@ -1,0 +1,79 @@
+"""The command line. Data goes to standard output, words to standard error; exit codes follow sysexits.h.
+
+Only this module and ``commands`` import typer and rich: no child process ever loads them.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import actord
+import typer
+from actord.server.commands import call, check, init, serve
+from actord.server.exits import StartError
+
+app = typer.Typer(
+    name="actord",
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("serve")(serve.serve)
+app.command("dev")(serve.dev)
+app.command("init")(init.init)
+app.command("call")(call.call)
+app.command("check")(check.check)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(actord.__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and leave.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Run durable actors: named objects that do one thing at a time and answer when it is on disk.
+
+    A first project, from nothing to an answer:
+
+        actord init shop
+        actord dev shop
+        actord call Counter/alice add amount=2
+
+    Or serve one file as it is:
+
+        actord serve examples/account.py
+
+    Every option can stand in [bold]actord.toml[/bold], in the environment (ACTORD_PORT; any
+    key as ACTORD_SECTION_KEY) and on the command line: the later one wins.
+    [bold]configs/default.toml[/bold] in the source explains each of them.
+
+    Exit codes:
+        0   all went well
+        1   the call was answered with an error, or the server was ended by force
+        2   the command line is wrong
+        69  the server can't be reached
+        75  somebody else uses the address or the data directory
+        78  the configuration or the program can't work
+    """
+
+
+def main() -> None:
+    """The entry point of the ``actord`` command."""
+    try:
+        app()
+    except StartError as error:
+        print(f"actord: {error}", file=sys.stderr)
+        sys.exit(error.exit)
+
+
+if __name__ == "__main__":
+    main()
