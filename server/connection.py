@@ -1,0 +1,460 @@
+"""One client's connection: bytes to requests, requests to links, answers back in order.
+
+Promises:
+
+1. Answers leave in the order of their requests, whatever the order in which the workers reply.
+2. A refused request ends the connection: its answer follows those of the requests before it, nothing after it runs.
+3. No client holds more than its share: requests under way, bytes waiting to be written and bodies being received are
+   bounded, and each phase (head, body, idle, writing, closing) has its deadline, kept by one sweep a second.
+4. When the client has gone, its calls that have not begun are not made. One that only stopped sending is answered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from time import monotonic
+from typing import TYPE_CHECKING, cast
+
+from actord.errors import (
+    ActordError,
+    ActorOverloaded,
+    ActorUnavailable,
+    BadRequest,
+    MethodNotAllowed,
+    NotFound,
+    UnsupportedMediaType,
+)
+from actord.server import system
+from actord.server.exchange import Exchange, PlainExchange
+from actord.server.http import JSON, MSGPACK, NO_TYPE, Head, Refused, Request, RequestParser
+from actord.server.problems import CONTINUE, JSON_HEAD, problem
+from actord.server.routes import CALL, DOOR, FETCH, SYSTEM, route
+from actord.shards import wire
+from actord.shards.slots import slot_of
+
+if TYPE_CHECKING:
+    from actord.server.httpserver import HttpServer
+
+# How long a client may take to close its side after we have said that the connection ends.
+LINGER_SECONDS = 2.0
+
+
+class Connection(asyncio.Protocol):
+    """See the contract above. Created by ``HttpServer`` for each client."""
+
+    def __init__(self, server: HttpServer) -> None:
+        # for the process
+        self.server = server
+        self.plain = server.framer.plain
+        self._http = server.settings.http
+        self._pipeline = self._http.pipeline
+        self._table = server.router.table
+        self._call_deadline = self._http.call_deadline
+        self._timing = wire.TIMING if self._http.server_timing else 0
+        # for the connection
+        self.queue: deque[Exchange] = deque()
+        self.simple = True  # nothing stands between an answer and the socket but its turn
+        self.peer = ""
+        self.address = ""
+        self._parser = RequestParser(server.heads, self._http)
+        self._transport: asyncio.Transport | None = None
+        self._deaf = False  # whatever else arrives is thrown away
+        self._eof = False  # the client has stopped sending
+        self._ended = False  # we have stopped sending
+        self._held = False  # reading is paused
+        self._writable = True
+        self._flush_due = False
+        # for the sweep
+        self._active = False  # something came since the last sweep
+        self._phase = "accepted"
+        self._since = monotonic()
+        self._receiving = 0  # bytes of a body counted in server.receiving
+        self._unsent = 0
+        self._written = 0
+
+    # -- the transport's side
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # uvloop's transports are no subclass of asyncio's
+        self._transport = transport = cast(asyncio.Transport, transport)
+        self.write = transport.write
+        transport.set_write_buffer_limits(high=self._http.write_buffer)
+        peer = transport.get_extra_info("peername")
+        if isinstance(peer, tuple):
+            self.peer = peer[0]
+            self.address = f"[{peer[0]}]:{peer[1]}" if ":" in peer[0] else f"{peer[0]}:{peer[1]}"
+        if not self.server.admit(self):
+            self._refuse(503, ActorOverloaded("Too many connections.", retry_after=1))
+
+    def data_received(self, data: bytes) -> None:
+        self._active = True
+        if not self._deaf:
+            self._pump(data)
+
+    def eof_received(self) -> bool:
+        self._eof = True
+        self.simple = False
+        self._deaf = True
+        # Answers under way are still wanted: only the sending side was closed.
+        return bool(self.queue) and not self._ended
+
+    def pause_writing(self) -> None:
+        self._writable = False
+        self._hold()
+
+    def resume_writing(self) -> None:
+        self._writable = True
+        self._resume_soon()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._deaf = self._ended = True
+        self._transport = None
+        self._forget_requests()
+        self._count_receiving(0)
+        self.server.forget(self)
+
+    # -- requests
+
+    def _pump(self, data: bytes = b"") -> None:
+        """Begin every request that is complete, as far as the limits allow."""
+        parser = self._parser
+        try:
+            request = parser.next(data)
+            while request is not None:
+                self._begin(request)
+                if self.server.draining:
+                    self._deaf = True
+                if self._deaf or not parser.has_rest:
+                    break
+                if len(self.queue) >= self._pipeline or not self._writable:
+                    self._hold()
+                    return
+                request = parser.next()
+        except Refused as refusal:
+            self._count_receiving(0)
+            self._refuse(refusal.status, refusal.error)
+            return
+        if request is None:
+            self._incomplete()
+        elif self._phase != "idle":
+            self._count_receiving(0)
+            self._phase = "idle"
+        if len(self.queue) >= self._pipeline:
+            self._hold()
+
+    def _incomplete(self) -> None:
+        """A part of a request is there: its deadline runs from its first byte."""
+        parser = self._parser
+        phase = "body" if parser.in_body else "head" if parser.in_head else "idle"
+        if phase != self._phase and not (phase == "head" and self._phase == "accepted"):
+            self._phase = phase
+            self._since = monotonic()
+        if phase == "body":
+            self._count_receiving(parser.body_received)
+            if self.server.receiving > self.server.receiving_limit:
+                self._refuse(503, ActorOverloaded("Too many bodies are being received.", retry_after=1))
+            elif parser.wants_continue:
+                self.simple = False
+                self._continue()
+        else:
+            self._count_receiving(0)
+
+    def _continue(self) -> None:
+        """``100 Continue``, when it is the turn of the request that waits for it."""
+        if not self.queue and not self._ended and self._parser.wants_continue:
+            self._parser.continued()
+            self._send(CONTINUE)
+            self._simplify()
+
+    def _begin(self, request: Request) -> None:
+        method, target, head, body = request
+        exchange: Exchange | None = None
+        try:
+            kind, type_, name, verb, timing = route(method, target)
+            if kind == CALL and head.plain_call:
+                exchange = PlainExchange(self)
+                exchange.link = link = self._table[slot_of(type_, name)]
+                exchange.id = link.submit(
+                    exchange,
+                    wire.CALL,
+                    type_,
+                    name,
+                    verb,
+                    wire.TIMING if timing else self._timing,
+                    int((monotonic() + self._call_deadline) * 1000),
+                    body,
+                )
+                self.queue.append(exchange)
+                return
+            exchange = self._exchange(method, head, no_store=kind != DOOR)
+            self._dispatch(exchange, request, kind, type_, name, verb, timing)
+        except ActordError as error:
+            if exchange is None:
+                exchange = self._exchange(method, head)
+            exchange.link = None
+            status, lines, document = problem(error)
+            if isinstance(error, MethodNotAllowed):
+                lines += b"Allow: POST\r\n" if target.startswith(b"/actors/") else b"Allow: GET, HEAD\r\n"
+            self.queue.append(exchange)
+            exchange.on_reply(status, document, lines)
+
+    def _exchange(self, method: bytes, head: Head, *, no_store: bool = True) -> Exchange:
+        close = not head.keep_alive
+        if close:
+            self._deaf = True  # the client said that this was its last request
+        return Exchange(
+            self,
+            close=close,
+            head_only=method == b"HEAD",
+            keep_alive_10=head.http10 and not close,
+            no_store=no_store,
+        )
+
+    def _dispatch(
+        self, exchange: Exchange, request: Request, kind: int, type_: str, name: str, verb: str, timing: bool
+    ) -> None:
+        """Everything but the plain call: checks its head, and gives it to a worker or answers it."""
+        method, target, head, body = request
+        server = self.server
+        if target == b"*":
+            self._answer(exchange, 204, b"", b"")
+            return
+        if kind == SYSTEM or (kind == DOOR and not server.router.front_door):
+            self._answer_system(exchange, method, verb)
+            return
+        if not head.deadline_ok:
+            raise BadRequest("Actord-Timeout is a number of seconds, as in `Actord-Timeout: 2.5`.")
+        seconds = self._call_deadline if head.deadline is None else head.deadline
+        deadline = int((monotonic() + seconds) * 1000)
+        flags = wire.TIMING if timing else self._timing
+        if kind == CALL:
+            if body or head.content_type == MSGPACK:
+                flags |= _call_format(head)
+            if head.idempotency_key:
+                raise BadRequest(
+                    "Idempotency-Key is not supported by this version, nor ignored: send the call without it."
+                )
+            link = self._table[slot_of(type_, name)]
+            exchange.link = link
+            exchange.id = link.submit(exchange, wire.CALL, type_, name, verb, flags, deadline, body)
+        else:
+            # The answer to HEAD is that to GET without its body, whatever the program makes of methods.
+            verb_sent = "GET" if method == b"HEAD" else method.decode("ascii")
+            fields = [verb_sent, verb, head.headers, self.address]
+            if kind == FETCH:
+                link = self._table[slot_of(type_, name)]
+                exchange.link = link
+                exchange.id = link.submit(exchange, wire.FETCH, type_, name, fields, flags, deadline, body)
+            else:
+                link = server.router.door()
+                exchange.link = link
+                exchange.id = link.submit(exchange, wire.DOOR, fields, flags, deadline, body)
+        self.queue.append(exchange)
+
+    def _answer_system(self, exchange: Exchange, method: bytes, path: str) -> None:
+        """A system path, or any other while there is no front door."""
+        server = self.server
+        ready = server.router.ready and not server.draining
+        found = system.answer(path, ready=ready, version=server.version)
+        if found is None:
+            if not server.router.started and not path.startswith("/-/"):
+                raise ActorUnavailable("The workers are starting.", retry_after=1)
+            raise NotFound("Nothing is served at this path.")
+        if method not in (b"GET", b"HEAD"):
+            raise MethodNotAllowed("This path answers GET and HEAD.")
+        status, body = found
+        self._answer(exchange, status, JSON_HEAD if status == 200 else JSON_HEAD + b"Retry-After: 1\r\n", body)
+
+    def _answer(self, exchange: Exchange, status: int, head: bytes, body: bytes) -> None:
+        self.queue.append(exchange)
+        exchange.on_reply(status, body, head)
+
+    def _refuse(self, status: int, error: ActordError) -> None:
+        """Answer in turn, then close; nothing that follows is looked at."""
+        self._deaf = True
+        status, head, body = problem(error, status)
+        self._answer(Exchange(self, close=True), status, head, body)
+
+    # -- answers
+
+    def answered(self) -> None:
+        """An exchange of the queue has got its answer: send what is due, several at once when they come together."""
+        queue = self.queue
+        if len(queue) > 1:
+            if not self._flush_due and queue[0].answer is not None:
+                self._flush_due = True
+                self.server.loop.call_soon(self._flush)
+        elif queue:
+            self._flush()
+
+    def _flush(self) -> None:
+        self._flush_due = False
+        queue = self.queue
+        answers = []
+        close = False
+        while queue and not close:
+            exchange = queue[0]
+            if exchange.answer is None:
+                break
+            answers.append(exchange.answer)
+            close = exchange.close
+            queue.popleft()
+        if self._ended:
+            return
+        if answers:
+            self._send(answers[0] if len(answers) == 1 else b"".join(answers))
+        if close or (not queue and (self._eof or (self.server.draining and not self._receives()))):
+            self._end()
+        elif self._held:
+            self._resume_soon()
+        elif not queue:
+            self._continue()
+
+    def _send(self, data: bytes) -> None:
+        self._written += len(data)
+        self.write(data)
+
+    # -- backpressure
+
+    def _hold(self) -> None:
+        self.simple = False
+        if not self._held and self._transport is not None and not self._ended:
+            self._held = True
+            self._transport.pause_reading()
+
+    def _resume_soon(self) -> None:
+        if self._held and self._writable and len(self.queue) < self._pipeline:
+            self.server.loop.call_soon(self._resume)
+
+    def _resume(self) -> None:
+        if not self._held or not self._writable or len(self.queue) >= self._pipeline or self._ended:
+            return
+        self._held = False
+        assert self._transport is not None
+        self._transport.resume_reading()
+        self._simplify()
+        if not self._deaf:
+            self._pump()
+
+    def _simplify(self) -> None:
+        self.simple = not (self._held or self._eof or self._unsent or self._parser.wants_continue)
+
+    # -- the end
+
+    def _end(self) -> None:
+        """No more answers. Our side is closed; the client has a moment to read them and to close its own, because
+        closing with bytes unread would make the kernel throw away what it has not fetched yet."""
+        if self._ended or self._transport is None:
+            return
+        self._ended = self._deaf = True
+        self._phase = "lingering"
+        self._since = monotonic()
+        self._forget_requests()
+        if self._eof or not self._transport.can_write_eof():
+            self._transport.close()
+            return
+        self._transport.write_eof()
+        if self._held:
+            self._held = False
+            self._transport.resume_reading()
+
+    def _abort(self) -> None:
+        self._deaf = self._ended = True
+        self._forget_requests()
+        if self._transport is not None:
+            self._transport.abort()
+
+    def _forget_requests(self) -> None:
+        while self.queue:
+            exchange = self.queue.popleft()
+            if exchange.link is not None and exchange.answer is None:
+                exchange.link.cancel(exchange.id)
+
+    def _receives(self) -> bool:
+        return self._parser.in_head or self._parser.in_body
+
+    def _count_receiving(self, size: int) -> None:
+        self.server.receiving += size - self._receiving
+        self._receiving = size
+
+    def drain(self) -> None:
+        """Finish what is under way, and a request that has begun to arrive; then close. An idle one closes now."""
+        if self._receives():
+            return
+        self._deaf = True
+        if not self.queue and not self._ended and self._transport is not None:
+            self._ended = True
+            self._transport.close()
+
+    # -- deadlines
+
+    def sweep(self, now: float) -> None:
+        """Called once a second with the monotonic time."""
+        transport = self._transport
+        if transport is None:
+            return
+        http = self._http
+        size = transport.get_write_buffer_size()
+        if size:
+            self._sweep_unsent(size, now)
+            return
+        if self._unsent:
+            self._unsent = 0
+            self._simplify()
+        if self._active and self._phase == "idle":
+            self._since = now
+        self._active = False
+        waited = now - self._since
+        if self._phase == "lingering":
+            if waited > LINGER_SECONDS:
+                self._abort()
+        elif self._held or self._deaf:
+            self._since = now
+        elif self._phase == "accepted":
+            if waited > http.head_timeout:
+                if self._parser.in_head:
+                    self._late("The head of the request did not arrive in time.")
+                else:
+                    self._abort()
+        elif self._phase == "head":
+            if waited > http.head_timeout:
+                self._late("The head of the request did not arrive in time.")
+        elif self._phase == "body":
+            if waited > http.head_timeout + self._parser.body_received / http.body_rate:
+                self._late("The body of the request arrived too slowly.")
+        elif self.queue:
+            self._since = now
+        elif waited > http.keep_alive:
+            self._end()
+
+    def _late(self, detail: str) -> None:
+        self._count_receiving(0)
+        self._refuse(408, BadRequest(detail))
+
+    def _sweep_unsent(self, size: int, now: float) -> None:
+        """Bytes wait for a client that does not read: it may be slow, but not stand still."""
+        if not self._unsent or size < self._unsent + self._written:
+            self._since = now
+        elif now - self._since > self._http.write_stall:
+            self._abort()
+            return
+        self._unsent = size
+        self._written = 0
+        self.simple = False
+
+
+def _call_format(head: Head) -> int:
+    """The flag for a body's format. Raises ``UnsupportedMediaType`` with what to do."""
+    if head.content_encoding:
+        raise UnsupportedMediaType("The body is compressed; send it without Content-Encoding.")
+    if not head.charset_ok:
+        raise UnsupportedMediaType("JSON is UTF-8: leave the charset out, or name utf-8.")
+    if head.content_type == JSON:
+        return 0
+    if head.content_type == MSGPACK:
+        return wire.MSGPACK
+    missing = "has no Content-Type" if head.content_type == NO_TYPE else "has another Content-Type"
+    raise UnsupportedMediaType(
+        f"The body {missing}: add `Content-Type: application/json` (with curl, `--json` instead of `-d`)."
+    )

@@ -1,0 +1,107 @@
+"""The front process: owns every client connection, parses, routes and frames; opens no database, runs no user code.
+
+``python -m actord.server.front FD``: FD is the control line to the supervisor (see ``shards/control.py``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+
+import msgspec
+import uvloop
+from actord.server.httpserver import HttpServer
+from actord.server.router import Router, Worker
+from actord.settings import Settings
+from actord.shards.control import ControlChannel, Message, boot_child
+
+SWEEP_SECONDS = 1.0
+
+
+class Front:
+    """The composition of one front process, and its conversation with the supervisor."""
+
+    def __init__(self, boot: Message) -> None:
+        self._settings = msgspec.convert(boot["settings"], Settings)
+        self._listen: list[int] = boot["listen"]
+        self._version: str = boot["version"]
+        index: int = boot["index"]
+        runtime_dir = Path(boot["runtime_dir"])
+        self._router = Router(
+            [Worker(link["path"], tuple(link["shards"])) for link in boot["links"]],
+            boot["shards"],
+            caller=f"front-{index}",
+            begun_path=lambda worker: str(runtime_dir / f"begun-front{index}-worker{worker}"),
+            on_change=self._report_ready,
+        )
+        self._control = ControlChannel(self._on_message, lambda: os._exit(0))
+        self._server = HttpServer(self._settings, self._router, version=self._version)
+        self._listening = False
+        self._reported = False
+        self._stop = asyncio.Event()
+        self._drain: asyncio.Task[None] | None = None
+
+    async def run(self, control: socket.socket) -> None:
+        """Serve until drained."""
+        await self._control.attach(control)
+        self._router.connect()
+        await self._server.listen([socket.socket(fileno=fd) for fd in self._listen])
+        self._listening = True
+        self._report_ready()
+        sweeper = asyncio.create_task(self._sweep())
+        await self._stop.wait()
+        sweeper.cancel()
+        self._router.close()
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(SWEEP_SECONDS)
+            self._server.sweep()
+
+    def _report_ready(self) -> None:
+        if self._listening and self._router.started and not self._reported:
+            self._reported = True
+            self._control.send({"ready": True, "pid": os.getpid()})
+
+    def _on_message(self, message: Message) -> None:
+        if "ping" in message:
+            self._control.send({"pong": message["ping"]})
+        elif "drain" in message:
+            if self._drain is None:
+                self._drain = asyncio.create_task(self._drained(message["drain"]))
+            else:
+                self._stop.set()
+
+    async def _drained(self, seconds: float) -> None:
+        self._server.start_draining()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._server.drained()
+        self._stop.set()
+
+
+def main() -> None:
+    # A Ctrl-C reaches the whole process group; only the supervisor decides what it means.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    control, boot = boot_child(int(sys.argv[1]))
+
+    async def serve() -> None:
+        front = Front(boot)
+        # What exists now lives as long as the process: collections need not walk it.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(50_000, 50, 100)
+        await front.run(control)
+
+    uvloop.run(serve())
+
+
+if __name__ == "__main__":
+    main()

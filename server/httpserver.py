@@ -1,0 +1,90 @@
+"""What all connections of a front share, the listening sockets, and the sweep that keeps every deadline."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections import Counter
+from time import monotonic
+
+from actord.limits import LINK_BYTES
+from actord.server.connection import Connection
+from actord.server.http import HeadReader
+from actord.server.problems import Framer
+from actord.server.router import Router
+from actord.settings import Settings
+
+
+class HttpServer:
+    """Serves clients on inherited sockets. Create it on a running loop."""
+
+    def __init__(self, settings: Settings, router: Router, *, version: str) -> None:
+        self.settings = settings
+        self.router = router
+        self.version = version
+        self.loop = asyncio.get_running_loop()
+        self.heads = HeadReader(settings.http)
+        self.framer = Framer()
+        self.connections: set[Connection] = set()
+        self.draining = False
+        self.receiving = 0  # bytes of bodies that are not complete yet, of all connections
+        self.receiving_limit = LINK_BYTES
+        self._peers: Counter[str] = Counter()
+        self._servers: list[asyncio.Server] = []
+        self._empty = asyncio.Event()
+
+    async def listen(self, sockets: list[socket.socket]) -> None:
+        """Accept connections on TCP and unix sockets that listen already."""
+        for sock in sockets:
+            if sock.family == socket.AF_UNIX:
+                server: asyncio.Server = await self.loop.create_unix_server(lambda: Connection(self), sock=sock)
+            else:
+                server = await self.loop.create_server(lambda: Connection(self), sock=sock)
+            self._servers.append(server)
+
+    def admit(self, connection: Connection) -> bool:
+        """Count a new connection; False when it is one too many."""
+        http = self.settings.http
+        self.connections.add(connection)
+        peer = connection.peer
+        if peer:
+            self._peers[peer] += 1
+        return len(self.connections) <= http.connections and not (
+            peer and http.connections_per_peer and self._peers[peer] > http.connections_per_peer
+        )
+
+    def forget(self, connection: Connection) -> None:
+        self.connections.discard(connection)
+        peer = connection.peer
+        if peer:
+            self._peers[peer] -= 1
+            if self._peers[peer] <= 0:
+                del self._peers[peer]
+        if self.draining and not self.connections:
+            self._empty.set()
+
+    def sweep(self, now: float | None = None) -> None:
+        """Once a second: the date, late calls, and the deadlines of every connection at ``now`` (monotonic)."""
+        self.framer.tick()
+        self.router.expire()
+        if now is None:
+            now = monotonic()
+        for connection in list(self.connections):
+            connection.sweep(now)
+
+    def start_draining(self) -> None:
+        """No new connections; idle ones close; each other one closes with its last answer."""
+        if self.draining:
+            return
+        self.draining = True
+        self.framer.plain.clear()
+        for server in self._servers:
+            server.close()
+        for connection in list(self.connections):
+            connection.drain()
+        if not self.connections:
+            self._empty.set()
+
+    async def drained(self) -> None:
+        """Returns when the last connection has gone after ``start_draining``."""
+        await self._empty.wait()

@@ -1,0 +1,119 @@
+"""A worker that has no actors: it speaks the wire, obeys the method's name, and counts what reaches it.
+
+    python tests/support/fake_worker.py SOCKET [--front-door]
+
+Methods of any type: ``echo`` answers the body · ``hold`` waits for ``release`` (held calls are then answered newest
+first; it marks them begun) · ``queue`` waits for ``release`` without being begun · ``big`` answers a megabyte ·
+``count`` answers how many frames of each kind came, without counting itself · ``seen`` answers the last frame.
+FETCH and DOOR answer a JSON description of the request; its path may be ``/hold`` as well.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import mmap
+import os
+import sys
+from typing import Any
+
+import uvloop
+
+from actord.shards import wire
+
+KINDS = {wire.CALL: "call", wire.FETCH: "fetch", wire.DOOR: "door", wire.CANCEL: "cancel"}
+TEXT = b"Content-Type: text/plain\r\nX-From: worker\r\n"
+
+
+class Program:
+    """What all links of the worker share."""
+
+    def __init__(self, front_door: bool) -> None:
+        self.facts = {"front_door": front_door, "types": ["Account"]}
+        self.counts = dict.fromkeys(KINDS.values(), 0)
+        self.held: list[tuple[FakeWorker, int]] = []
+        self.last: Any = None
+
+
+class FakeWorker(asyncio.Protocol):
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self.reader = wire.BatchReader()
+        self.begun: mmap.mmap | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        replies: list[wire.Frame] = []
+        for frame in self.reader.feed(data):
+            if frame[0] == wire.CALL and frame[4] == "debit":  # the benchmark's
+                replies.append((wire.REPLY, frame[1], 200, b'{"ok":true,"balance":999999999}', None))
+            else:
+                self.take(frame, replies)
+        if replies:
+            self.transport.write(wire.pack_batch(replies))
+
+    def take(self, frame: wire.Frame, replies: list[wire.Frame]) -> None:
+        program = self.program
+        kind = frame[0]
+        if kind == wire.HELLO:
+            fd = os.open(frame[3], os.O_RDWR)
+            self.begun = mmap.mmap(fd, 0)
+            os.close(fd)
+            replies.append((wire.READY, wire.VERSION, program.facts))
+            return
+        id_ = frame[1]
+        if kind == wire.CALL and frame[4] == "count":
+            replies.append((wire.REPLY, id_, 200, json.dumps(program.counts).encode(), None))
+            return
+        if kind == wire.CALL and frame[4] == "seen":
+            replies.append((wire.REPLY, id_, 200, json.dumps(program.last, default=bytes.decode).encode(), None))
+            return
+        if kind == wire.CALL and frame[4] == "release":
+            held, program.held = program.held, []
+            for link, waiting in reversed(held):
+                link.transport.write(wire.pack_batch([(wire.REPLY, waiting, 200, b'"held %d"' % waiting, None)]))
+            replies.append((wire.REPLY, id_, 200, b"%d" % len(held), None))
+            return
+        program.counts[KINDS[kind]] += 1
+        if kind == wire.CANCEL:
+            program.held = [entry for entry in program.held if entry != (self, id_)]
+            replies.append((wire.REPLY, id_, 503, b"{}", None))
+            return
+        program.last = frame
+        if kind == wire.CALL:
+            self.call(id_, frame[4], frame[7], replies)
+        else:
+            request = frame[2] if kind == wire.DOOR else frame[4]
+            if request[1].startswith("/hold"):
+                self.hold(id_)
+            else:
+                body = json.dumps({"kind": KINDS[kind], "request": request, "body": frame[-1].decode()}).encode()
+                replies.append((wire.REPLY, id_, 200, body, TEXT))
+
+    def call(self, id_: int, method: str, body: bytes, replies: list[wire.Frame]) -> None:
+        if method == "hold":
+            self.hold(id_)
+        elif method == "queue":
+            self.program.held.append((self, id_))
+        elif method == "big":
+            replies.append((wire.REPLY, id_, 200, b'"' + b"x" * 1_000_000 + b'"', None))
+        else:
+            replies.append((wire.REPLY, id_, 200, body or b"null", None))
+
+    def hold(self, id_: int) -> None:
+        assert self.begun is not None
+        self.begun[id_] = 1
+        self.program.held.append((self, id_))
+
+
+async def main() -> None:
+    program = Program("--front-door" in sys.argv)
+    path = sys.argv[1]
+    server = await asyncio.get_running_loop().create_unix_server(lambda: FakeWorker(program), path)
+    await server.serve_forever()
+
+
+if __name__ == "__main__":
+    uvloop.run(main())
