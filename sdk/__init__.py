@@ -1,1 +1,83 @@
-"""actord: durable actors for Python."""
+"""actord: durable actors for Python.
+
+What a program imports: ``from actord import StatefulActor, ActorError, Request, Response``. Names are loaded when they
+are first used, so that a process pays only for what it needs.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from actord.actor import StatefulActor, timeout
+    from actord.context import Context, Env, Storage
+    from actord.errors import (
+        ActorArgumentError,
+        ActordError,
+        ActorError,
+        ActorMethodError,
+        ActorMethodTimeoutError,
+        ActorOutputGateError,
+        ActorOverloaded,
+        ActorUnavailable,
+        CodecError,
+        TurnEnded,
+    )
+    from actord.http import Request, Response
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "StatefulActor": "actor",
+    "timeout": "actor",
+    "Context": "context",
+    "Env": "context",
+    "Storage": "context",
+    "Request": "http",
+    "Response": "http",
+    "ActorArgumentError": "errors",
+    "ActorError": "errors",
+    "ActorMethodError": "errors",
+    "ActorMethodTimeoutError": "errors",
+    "ActorOutputGateError": "errors",
+    "ActorOverloaded": "errors",
+    "ActorUnavailable": "errors",
+    "ActordError": "errors",
+    "CodecError": "errors",
+    "TurnEnded": "errors",
+}
+
+__all__ = [
+    "ActorArgumentError",
+    "ActorError",
+    "ActorMethodError",
+    "ActorMethodTimeoutError",
+    "ActorOutputGateError",
+    "ActorOverloaded",
+    "ActorUnavailable",
+    "ActordError",
+    "CodecError",
+    "Context",
+    "Env",
+    "Request",
+    "Response",
+    "StatefulActor",
+    "Storage",
+    "TurnEnded",
+    "__version__",
+    "timeout",
+]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOME.get(name)
+    if home is None:
+        raise AttributeError(f"module 'actord' has no attribute {name!r}")
+    value = getattr(import_module(f"actord.{home}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

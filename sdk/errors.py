@@ -145,7 +145,7 @@ class ActorMethodError(ActordError):
         )
 
 
-class BadRequest(ActordError):
+class BadRequest(ActordError, ValueError):
     """The request can't be read: bad JSON, bad percent-encoding, an illegal name."""
 
     status = 400

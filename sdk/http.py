@@ -289,16 +289,24 @@ class Response:
         """Plain text, sent as UTF-8."""
         return cls(text, status, headers)
 
+    @classmethod
+    def from_wire(cls, status: int, body: bytes, head: bytes | None) -> Response:
+        """The response of a REPLY frame; ``head`` is what ``head`` gave, None for plain JSON."""
+        response = cls.__new__(cls)
+        response.status = status
+        response.body = body
+        lines = (b"content-type: application/json" if head is None else head).decode("latin-1").split("\r\n")
+        response.headers = Headers.received(line.split(": ", 1) for line in lines if line)
+        return response
+
     def head(self) -> bytes:
         """The header lines, each ended by CRLF, without those that the front adds or owns.
 
         Headers and status are checked again here, since both may have been changed. Raises as the constructor does.
         """
         check_status(self.status)
-        lines = []
-        for name, value in self.headers.multi_items():
-            if name.lower() not in FRAMING_HEADERS:
-                lines.append(f"{name}: {value}\r\n")
+        headers = self.headers if isinstance(self.headers, Headers) else Headers(self.headers)
+        lines = [f"{n}: {v}\r\n" for n, v in headers.multi_items() if n.lower() not in FRAMING_HEADERS]
         return "".join(lines).encode("latin-1")
 
     def __repr__(self) -> str:

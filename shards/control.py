@@ -1,6 +1,7 @@
 """The line between the supervisor and each of its children: JSON lines over a socket pair, and a child's first steps.
 
-Supervisor to child: ``boot`` (the first line), ``ping``, ``drain``. Child to supervisor: ``ready``, ``pong``, ``fatal``.
+Supervisor to child: ``boot`` (the first line), ``ping``, ``drain``. Child to supervisor: ``ready``, ``pong``,
+``fatal``.
 A child ends at once when the line closes, and the kernel kills it when its parent dies: no orphan keeps a lock.
 """
 
@@ -13,7 +14,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import orjson
 
@@ -43,8 +44,8 @@ class ControlChannel(asyncio.Protocol):
             self._transport.close()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        # uvloop's transports are no subclass of asyncio's
+        self._transport = transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
         *lines, self._buffer = (self._buffer + data).split(b"\n")

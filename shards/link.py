@@ -19,7 +19,7 @@ import mmap
 import os
 from collections.abc import Callable
 from time import monotonic
-from typing import Any
+from typing import Any, cast
 
 from actord.errors import ActorOverloaded
 from actord.limits import LINK_BYTES, LINK_CALLS
@@ -72,8 +72,8 @@ class Link(asyncio.Protocol):
         self._closed = False
         self._reconnect: asyncio.Task[None] | None = None
         # for a connection
-        self.ready = False
-        self.draining = False
+        self.ready = False  # calls may be sent
+        self._up = False  # the worker has greeted on this connection
         self.facts: dict[str, Any] = {}
         self._transport: asyncio.Transport | None = None
         self._reader = BatchReader()
@@ -132,7 +132,7 @@ class Link(asyncio.Protocol):
         if waiter is None:
             return
         self._bytes -= len(waiter.frame[-1])
-        if self.ready:
+        if self._up:
             self._abandoned.add(id_)
             if not self._out:
                 self._loop.call_soon(self._flush)
@@ -167,9 +167,9 @@ class Link(asyncio.Protocol):
     # -- the connection
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
+        # uvloop's transports are no subclass of asyncio's
+        self._transport = transport = cast(asyncio.Transport, transport)
         transport.set_write_buffer_limits(high=1 << 30)  # bounded by LINK_BYTES instead
-        self._transport = transport
         self._reader = BatchReader()
         self._garbled = False
         transport.write(pack_batch([(HELLO, VERSION, self._caller, self._begun_path)]))
@@ -204,14 +204,13 @@ class Link(asyncio.Protocol):
     def _control(self, frame: Frame) -> None:
         if frame[0] == READY and frame[1] == VERSION:
             self.facts = frame[2]
-            self.ready = True
-            self.draining = False
+            self.ready = self._up = True
             self._out = [waiter.frame for waiter in self._waiting.values()]
             self._flush()
             if self._on_ready is not None:
                 self._on_ready(self)
         elif frame[0] == DRAINING:
-            self.draining = True
+            self.ready = False  # what comes now waits for the successor
         else:
             self._garble()
 
@@ -222,8 +221,8 @@ class Link(asyncio.Protocol):
             self._transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        was_ready = self.ready
-        self.ready = False
+        was_up = self._up
+        self.ready = self._up = False
         self._transport = None
         self._out = []
         for id_ in self._abandoned:
@@ -231,7 +230,7 @@ class Link(asyncio.Protocol):
         self._abandoned.clear()
         lost = []
         for id_, waiter in list(self._waiting.items()):
-            if was_ready and (self._garbled or self._begun[id_]):
+            if was_up and (self._garbled or self._begun[id_]):
                 del self._waiting[id_]
                 self._bytes -= len(waiter.frame[-1])
                 self._release(id_)
@@ -240,7 +239,7 @@ class Link(asyncio.Protocol):
             self.connect()
         for waiter in lost:
             waiter.on_lost(True)
-        if was_ready and self._on_down is not None:
+        if was_up and self._on_down is not None:
             self._on_down(self)
 
     def _lose_all(self) -> None:

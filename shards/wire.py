@@ -24,7 +24,6 @@ import struct
 from typing import Any
 
 import ormsgpack
-
 from actord.limits import WIRE_BATCH_BYTES
 
 VERSION = 1
@@ -35,6 +34,7 @@ READY, REPLY, DRAINING = 16, 17, 18
 # flags of CALL, FETCH and DOOR
 MSGPACK = 1  # body and reply are application/msgpack, with every codec type
 TIMING = 2  # the caller wants Server-Timing in the reply's head
+PAIR = 4  # with MSGPACK: the body is [positional, keywords], as a Python caller gave them
 
 Frame = tuple[Any, ...] | list[Any]
 

@@ -94,13 +94,19 @@ class DataDir:
         """The database file of a shard, 0 to ``shards - 1``."""
         if not 0 <= shard < self.shards:
             raise IndexError(f"shard {shard} of {self.shards}")
-        return os.path.join(self.path, "shards", f"{shard:04d}.db")
+        return shard_paths(self.path, shard)[0]
 
     def ballast_path(self, shard: int) -> str:
-        return self.shard_path(shard)[: -len(".db")] + ".ballast"
+        return shard_paths(self.path, shard)[1]
 
     def close(self) -> None:
         self._lock.release()
+
+
+def shard_paths(path: str, shard: int) -> tuple[str, str]:
+    """The database file and the ballast file of a shard in the data directory at ``path``."""
+    stem = os.path.join(path, "shards", f"{shard:04d}")
+    return stem + ".db", stem + ".ballast"
 
 
 def open_data_dir(path: str, *, shards: int, ballast: int) -> DataDir:

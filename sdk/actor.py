@@ -1,0 +1,59 @@
+"""``StatefulActor``: the class that users subclass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ClassVar, TypeVar
+
+from actord.context import Context, Env
+from actord.http import Request, Response
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class StatefulActor:
+    """One entity with its own durable state. One instance runs for each name, one call at a time.
+
+    Public methods are callable from outside, ``async def`` and plain ``def`` alike; names that begin with ``_`` are
+    not. ``self.ctx`` and ``self.env`` are there before ``__init__`` runs, so a subclass may define ``__init__(self)``,
+    or take ``(self, ctx, env)``. Fields of ``self`` are a cache: only ``self.ctx.storage`` survives.
+
+    Class attributes that a subclass may set:
+
+    * ``rpc``: the names of the only callable methods.
+    * ``call_timeout``: seconds that a call or ``fetch`` may run (default 30); ``@timeout`` does it for one method.
+    * ``idle_after``: seconds without a call after which the instance leaves memory (default 60).
+    """
+
+    rpc: ClassVar[tuple[str, ...] | None] = None
+    call_timeout: ClassVar[float | None] = None
+    idle_after: ClassVar[float | None] = None
+
+    ctx: Context
+    env: Env
+
+    def __init__(self, ctx: Context, env: Env) -> None:
+        self.ctx = ctx
+        self.env = env
+
+    async def on_activate(self) -> None:
+        """Runs before the first turn of a new instance; its writes commit. It may take 30 s."""
+
+    async def on_deactivate(self) -> None:
+        """Runs before an idle instance leaves memory. Best effort: a crash skips it."""
+
+    async def fetch(self, request: Request) -> Response:
+        """Answers ``/actors/{type}/{name}/fetch/{path}``; the default is 404."""
+        return Response.text("not found", status=404)
+
+
+def timeout(seconds: float) -> Callable[[F], F]:
+    """Give one method its own time limit, in seconds of wall clock, instead of the type's ``call_timeout``."""
+    if not seconds > 0:
+        raise ValueError("a time limit must be more than 0 seconds")
+
+    def mark(function: F) -> F:
+        function.__actord_timeout__ = seconds  # type: ignore[attr-defined]
+        return function
+
+    return mark

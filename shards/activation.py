@@ -1,0 +1,112 @@
+"""The live side of one key: its mailbox, its cache, and the user's object while there is one."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+from actord.errors import InstanceAborted, TurnEnded
+from actord.shards.call import Call, current_turn
+from actord.shards.kv import KV
+
+if TYPE_CHECKING:
+    from actord.actor import StatefulActor
+    from actord.context import Env
+    from actord.shards.registry import ActorType
+    from actord.shards.shard import Shard
+    from actord.storage.api import Store
+
+
+class Host:
+    """One actor type in this worker, with its activations by name."""
+
+    __slots__ = ("activations", "idle_after", "type")
+
+    def __init__(self, type_: ActorType, idle_after: float) -> None:
+        self.type = type_
+        self.idle_after = type_.idle_after or idle_after
+        self.activations: dict[str, Activation] = {}
+
+
+class Activation:
+    """Exists while anything about its key is in memory. The instance may be dropped and built anew many times: the
+    mailbox and the cache of what is committed stay, so nothing queued and nothing unwritten is lost with it.
+    """
+
+    __slots__ = ("busy", "host", "instance", "kv", "last_used", "mailbox", "name", "seq", "shard", "slot", "turn")
+
+    def __init__(self, host: Host, name: str, shard: Shard, slot: int) -> None:
+        # for life
+        self.host = host
+        self.name = name
+        self.shard = shard
+        self.slot = slot
+        self.kv = KV(self)
+        # changing
+        self.instance: StatefulActor | None = None
+        self.busy = False  # a turn runs, or is about to
+        self.turn: Call | None = None
+        self.mailbox: deque[Call] | None = None
+        self.seq = 0  # the newest commit that holds a write of this key
+        self.last_used = 0  # in ticks of the worker's sweep
+
+    @property
+    def store(self) -> Store:
+        return self.shard.store
+
+    @property
+    def evictable(self) -> bool:
+        """Nothing runs, waits or is held, and the store has everything."""
+        return not self.busy and self.seq <= self.shard.committer.durable_seq
+
+
+class ActorContext:
+    """Implements ``actord.context.Context`` for one instance."""
+
+    __slots__ = ("_act", "_before_first_turn", "env")
+
+    def __init__(self, act: Activation, env: Env) -> None:
+        self._act = act
+        self.env = env
+        self._before_first_turn: list[Callable[[], Awaitable[Any]]] | None = None
+
+    @property
+    def id(self) -> str:
+        return self._act.name
+
+    @property
+    def type(self) -> str:
+        return self._act.host.type.name
+
+    @property
+    def storage(self) -> KV:
+        return self._act.kv
+
+    @property
+    def fence(self) -> tuple[int, int, int]:
+        act = self._act
+        return act.slot, act.shard.epoch, act.shard.store.commit_seq
+
+    def block_concurrency_while(self, fn: Callable[[], Awaitable[Any]]) -> None:
+        if self._act.instance is not None:
+            raise RuntimeError("block_concurrency_while is for the constructor: calls are not yet let in there")
+        if self._before_first_turn is None:
+            self._before_first_turn = []
+        self._before_first_turn.append(fn)
+
+    def abort(self, reason: str = "") -> None:
+        turn = current_turn.get()
+        if turn is None or turn.over or turn.act is not self._act:
+            raise TurnEnded("Only the turn that runs can abort its instance.")
+        turn.aborted = reason or "the actor called ctx.abort"
+        raise InstanceAborted(turn.aborted)
+
+    def initialisers(self) -> list[Callable[[], Awaitable[Any]]]:
+        """What has to run before the first turn: the constructor's own, then ``on_activate``."""
+        found = self._before_first_turn or []
+        self._before_first_turn = None
+        if self._act.host.type.has_on_activate:
+            assert self._act.instance is not None
+            found.append(self._act.instance.on_activate)
+        return found

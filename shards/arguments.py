@@ -1,0 +1,170 @@
+"""A method's signature, compiled once into decoders that check and convert a call's arguments in one pass.
+
+A JSON object is matched to parameters by name, a JSON array by position, an empty body means no arguments. Annotated
+parameters are converted by msgspec (dataclasses, TypedDict, Literal, datetime, Decimal, UUID, enums and so on);
+parameters without annotation, or with one that msgspec does not know, take any JSON value.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import decimal
+import inspect
+import re
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, get_type_hints
+
+import msgspec
+from actord import codec
+from actord.errors import ActorArgumentError, ActordError, BadRequest
+from msgspec import UNSET, UnsetType
+
+Arguments = tuple[tuple[Any, ...], dict[str, Any]]
+NOTHING: Arguments = ((), {})
+
+_EXACT = (bytes, bytearray, dt.datetime, dt.date, dt.time, dt.timedelta, decimal.Decimal, uuid.UUID)
+_PATH = re.compile(r" - at `\$\.?([^`]*)`$")
+_UNKNOWN_FIELD = re.compile(r"Object contains unknown field `(.*)`")
+_MISSING_FIELD = re.compile(r"Object missing required field `(.*)`")
+_TOO_SHORT = re.compile(r"Expected `array` of at least length \d+, got (\d+)$")
+_TOO_LONG = re.compile(r"Expected `array` of at most length (\d+)$")
+
+
+class Binder:
+    """Turns the body of a call into arguments for one function."""
+
+    __slots__ = (
+        "_from_array",
+        "_from_object",
+        "_names",
+        "_object",
+        "_plain",
+        "_required",
+        "_varkw",
+        "_varpos",
+        "label",
+        "signature",
+    )
+
+    def __init__(self, function: Callable[..., Any], label: str) -> None:
+        self.label = label
+        signature = inspect.signature(function)
+        parameters = list(signature.parameters.values())[1:]  # without self
+        self.signature = signature.replace(parameters=parameters)
+        try:
+            hints = get_type_hints(function, include_extras=True)
+        except Exception:  # an annotation that can't be resolved checks nothing
+            hints = {}
+        self._varpos = any(p.kind is p.VAR_POSITIONAL for p in parameters)
+        self._varkw = any(p.kind is p.VAR_KEYWORD for p in parameters)
+        named = [p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+        self._names = tuple(p.name for p in named)
+        self._required = sum(p.default is p.empty for p in named)
+        # A signature that msgspec can describe whole: everything may be given by position or by name.
+        self._plain = not (self._varpos or self._varkw) and all(p.kind is p.POSITIONAL_OR_KEYWORD for p in named)
+        fields: list[Any] = []
+        for p in named:
+            annotation = _known(hints.get(p.name, Any))
+            fields.append((p.name, annotation) if p.default is p.empty else (p.name, annotation | UnsetType, UNSET))
+        self._object = msgspec.defstruct(
+            "Arguments", fields, forbid_unknown_fields=not self._varkw, kw_only=True, gc=False
+        )
+        by_position = msgspec.defstruct("Arguments", fields, array_like=True, forbid_unknown_fields=True, gc=False)
+        self._from_object = msgspec.json.Decoder(self._object).decode
+        self._from_array = msgspec.json.Decoder(by_position).decode
+
+    def from_json(self, body: bytes) -> Arguments:
+        """Arguments from a JSON body. ``ActorArgumentError`` names the parameter; ``BadRequest`` if it is no JSON."""
+        if not body:
+            if self._required:
+                raise self._missing(self._names[0])
+            return NOTHING
+        try:
+            if self._plain:
+                # the first byte that is no white space decides: a program sends it first
+                if body[0] == 0x7B:
+                    return self._taken(self._from_object(body))
+                if body[0] == 0x5B:
+                    return self._taken(self._from_array(body))
+            value = msgspec.json.decode(body)
+        except msgspec.ValidationError as error:
+            raise self._explain(error) from None
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise BadRequest(f"The body is not valid JSON: {error}") from None
+        return self.from_value(value)
+
+    def from_msgpack(self, body: bytes) -> Arguments:
+        """The same from a body in the codec's form, which carries every storable type."""
+        return self.from_value(codec.decode(body)) if body else self.from_json(b"")
+
+    def from_value(self, value: Any) -> Arguments:
+        """The same from a decoded body: a mapping, a sequence or None."""
+        if isinstance(value, dict):
+            return self.from_call((), value)
+        if isinstance(value, list | tuple):
+            return self.from_call(value, {})
+        if value is None:
+            return self.from_json(b"")
+        raise BadRequest(
+            "The body must be a JSON object (keyword arguments), a JSON array (positional arguments) or empty."
+        )
+
+    def from_call(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Arguments:
+        """Arguments as a Python caller gives them."""
+        for name in kwargs:
+            if not isinstance(name, str):
+                raise ActorArgumentError(f"{self.label}: a keyword must be a string, not {name!r}.")
+        try:
+            bound = self.signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise ActorArgumentError(f"{self.label}: {error}. Its signature is {self.signature}.") from None
+        given = {name: bound.arguments[name] for name in self._names if name in bound.arguments}
+        try:
+            converted = msgspec.convert(given, self._object, builtin_types=_EXACT, strict=True)
+        except msgspec.ValidationError as error:
+            raise self._explain(error) from None
+        for name in given:
+            bound.arguments[name] = getattr(converted, name)
+        return bound.args, bound.kwargs
+
+    def _taken(self, struct: msgspec.Struct) -> Arguments:
+        values = msgspec.structs.astuple(struct)
+        if UNSET in values:  # parameters with defaults that were not given
+            by_name = dict(zip(self._names, values, strict=True))
+            return (), {name: value for name, value in by_name.items() if value is not UNSET}
+        return values, {}
+
+    def _missing(self, name: str) -> ActorArgumentError:
+        return ActorArgumentError(f"{self.label}: the argument {name!r} is missing. The signature is {self.signature}.")
+
+    def _explain(self, error: Exception) -> ActordError:
+        text = str(error)
+        if found := _MISSING_FIELD.search(text):
+            return self._missing(found[1])
+        if found := _TOO_SHORT.search(text):
+            return self._missing(self._names[int(found[1])])
+        if found := _TOO_LONG.search(text):
+            return ActorArgumentError(f"{self.label}: takes at most {found[1]} arguments: {self.signature}.")
+        if found := _UNKNOWN_FIELD.search(text):
+            return ActorArgumentError(
+                f"{self.label}: there is no parameter {found[1]!r}. The signature is {self.signature}."
+            )
+        if found := _PATH.search(text):
+            what, path = text[: found.start()], found[1]
+            if path.startswith("["):  # by position: say the parameter's name
+                index, _, rest = path[1:].partition("]")
+                path = self._names[int(index)] + rest if index.isdecimal() else path
+            name = re.split(r"[.\[]", path, maxsplit=1)[0]
+            at = "" if name == path else f" (at {path})"
+            return ActorArgumentError(f"{self.label}: the argument {name!r} does not fit{at}: {what}.")
+        return ActorArgumentError(f"{self.label}: {text}.")
+
+
+def _known(annotation: Any) -> Any:
+    """The annotation, or Any when msgspec can't decode into it."""
+    try:
+        msgspec.json.Decoder(annotation | UnsetType)
+    except (TypeError, ValueError, NameError, AttributeError):
+        return Any
+    return annotation

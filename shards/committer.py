@@ -1,0 +1,170 @@
+"""Group commit: the writes of many turns, one transaction, one fsync.
+
+1. A turn's writes enter exactly one batch, in the order in which turns ended.
+2. A batch closes when the flush of its predecessor has returned, or at once when nothing is in flight. No timer.
+3. Rows are written on the loop thread (microseconds, no sync); the flush thread then syncs the log; only after that
+   are the batch's replies released. The next batch is written and handed to the flush thread before they are sent.
+4. A full disk rolls a whole batch back, for certain: its calls are answered `applied: no`, and the shard goes on.
+5. After any other failure the committer is broken for good: everything held is answered `applied: unknown`, nothing
+   more is served, and the process exits (a failed fsync must not be tried again: the kernel may have dropped the
+   pages and marked them clean).
+
+Crash story: before the fsync returned no reply has left, so nobody was promised anything; after it, recovery finds the
+batch in the log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from queue import SimpleQueue
+
+from actord.errors import ActorOutputGateError, StoreFull
+from actord.shards.call import Call
+from actord.shards.gate import OutputGate
+from actord.storage.api import Batch, Store
+
+
+class Flusher:
+    """The flush thread of a worker: runs one sync after the other and reports back to the loop."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._queue: SimpleQueue[tuple[Callable[[], None], Callable[[BaseException | None], None]] | None]
+        self._queue = SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="flush", daemon=True)
+        self._thread.start()
+
+    def submit(self, sync: Callable[[], None], done: Callable[[BaseException | None], None]) -> None:
+        """Run ``sync`` in the thread, then ``done(error or None)`` on the loop."""
+        self._queue.put((sync, done))
+
+    def close(self) -> None:
+        self._queue.put(None)
+        self._thread.join()
+
+    def _run(self) -> None:
+        get = self._queue.get
+        report = self._loop.call_soon_threadsafe
+        while (item := get()) is not None:
+            sync, done = item
+            error: BaseException | None = None
+            try:
+                sync()
+            except BaseException as caught:
+                error = caught
+            report(done, error)
+
+
+class GroupCommitter:
+    """The open batch of one shard, the one in flight, and the calls that each of them holds."""
+
+    __slots__ = (
+        "_close_batch",
+        "_flusher",
+        "_gate",
+        "_in_flight",
+        "_on_broken",
+        "_on_full",
+        "_store",
+        "batch",
+        "broken",
+        "durable_seq",
+        "held",
+    )
+
+    def __init__(
+        self,
+        store: Store,
+        flusher: Flusher,
+        gate: OutputGate,
+        *,
+        on_full: Callable[[list[Call], ActorOutputGateError], None],
+        on_broken: Callable[[BaseException], None],
+    ) -> None:
+        self._store = store
+        self._flusher = flusher
+        self._gate = gate
+        self._on_full = on_full
+        self._on_broken = on_broken
+        self.durable_seq = store.commit_seq
+        self.batch = Batch(store.commit_seq + 1)  # the open one; its number is the next commit_seq
+        self.held: list[Call] = []  # waits for the open batch
+        self._in_flight: list[Call] | None = None  # waits for the one being flushed
+        self.broken: BaseException | None = None
+
+    def hold(self, call: Call, seq: int) -> None:
+        """Keep a finished call's reply until commit ``seq``, open or in flight, is durable."""
+        if seq == self.batch.seq:
+            self.held.append(call)
+        else:
+            assert self._in_flight is not None
+            self._in_flight.append(call)
+
+    def kick(self) -> None:
+        """Close the open batch if somebody waits for it and nothing is in flight."""
+        if self._in_flight is None and self.held and self.broken is None:
+            self._commit()
+
+    @property
+    def idle(self) -> bool:
+        return self._in_flight is None and not self.held
+
+    def _commit(self) -> None:
+        batch, held = self.batch, self.held
+        self.held = []
+        try:
+            self._store.write(batch)
+        except StoreFull as full:
+            self.batch = Batch(batch.seq)  # the number was not used
+            error = ActorOutputGateError(
+                f"The disk is full: nothing of this call was kept. {full.detail}", disk_full=True, retry_after=5
+            )
+            self._on_full(held, error)
+            return
+        except BaseException as error:
+            self._in_flight = held
+            self.break_off(error)
+            return
+        self.batch = Batch(batch.seq + 1)
+        self._in_flight = held
+        self._flusher.submit(self._store.sync, self._flushed)
+
+    def _flushed(self, error: BaseException | None) -> None:
+        if self.broken is not None:
+            return
+        if error is not None:
+            self.break_off(error)
+            return
+        done = self._in_flight
+        assert done is not None
+        self.durable_seq = self._store.commit_seq
+        self._in_flight = None
+        try:
+            self._store.maintain()
+        except BaseException as failure:
+            self._gate.release(done)  # durable: their promise is kept
+            self.break_off(failure)
+            return
+        if self.held:
+            self._commit()
+        self._gate.release(done)
+        self._gate.flush()
+
+    def break_off(self, error: BaseException) -> None:
+        """Never leave this state: answer everything held, and tell the worker to exit."""
+        if self.broken is not None:
+            return
+        self.broken = error
+        held = (self._in_flight or []) + self.held
+        self._in_flight, self.held = [], []
+        unknown = ActorOutputGateError(
+            f"The commit failed ({error}); whether the writes were kept is unknown. The worker restarts.",
+            applied="unknown",
+        )
+        for call in held:
+            call.fail(unknown)
+        self._gate.release(held)
+        self._gate.flush()
+        self._on_broken(error)

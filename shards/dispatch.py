@@ -1,0 +1,168 @@
+"""From a frame to an admitted call: type, method, arguments, activation. What can be refused is refused here."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from actord import codec
+from actord.errors import ActordError, ActorOverloaded, ActorUnavailable, BadRequest
+from actord.http import Request
+from actord.limits import LINK_CALLS, NAME_BYTES
+from actord.settings import Actors
+from actord.shards.activation import Activation, Host
+from actord.shards.call import Call, Sink
+from actord.shards.eviction import Evictor
+from actord.shards.gate import OutputGate
+from actord.shards.registry import Method, Program
+from actord.shards.shard import Shard
+from actord.shards.slots import slot_of
+from actord.shards.turns import TurnRunner
+from actord.shards.wire import MSGPACK, PAIR, Frame, WireError
+
+if TYPE_CHECKING:
+    from actord.shards.door import FrontDoor
+    from actord.shards.intake import Connection
+
+_RETRY_AFTER = 1.0
+
+
+class Dispatcher:
+    """Every entry of this worker comes through here, whichever way it came."""
+
+    def __init__(
+        self,
+        program: Program,
+        settings: Actors,
+        runner: TurnRunner,
+        gate: OutputGate,
+        evictor: Evictor,
+    ) -> None:
+        self._program = program
+        self._settings = settings
+        self._runner = runner
+        self._gate = gate
+        self._evictor = evictor
+        self.hosts = {name: Host(type_, settings.idle_after) for name, type_ in program.types.items()}
+        self.shard_of: list[Shard | None] = []  # by slot; None: another worker's
+        self.front_door: FrontDoor | None = None
+        self.connections: set[Connection] = set()
+        self.facts = {"front_door": program.front_door is not None, "types": sorted(program.types)}
+
+    def call(self, sink: Connection, frame: Frame, now: float) -> None:
+        """A CALL frame: ``(kind, id, type, name, method, flags, deadline, body)``."""
+        _, id_, type_, name, method_name, flags, deadline, body = frame
+        if type(id_) is not int or not 0 <= id_ < LINK_CALLS:
+            raise WireError(f"the call id {id_!r} is out of range")
+        try:
+            host = self.hosts.get(type_)
+            if host is None:
+                host = self.hosts[self._program.type(type_).name]
+            method = host.type.methods.get(method_name)
+            if method is None:
+                method = host.type.method(method_name)
+            if not flags & MSGPACK:
+                args, kwargs = method.binder.from_json(body)
+            elif flags & PAIR:
+                args, kwargs = method.binder.from_call(*codec.decode(body))
+            else:
+                args, kwargs = method.binder.from_msgpack(body)
+            self._admit(sink, id_, sink.begun, host, name, method, args, kwargs, flags, deadline, now)
+        except ActordError as error:
+            self._refuse(sink, id_, flags, error)
+
+    def fetch(self, sink: Connection, frame: Frame, now: float) -> None:
+        """A FETCH frame: ``(kind, id, type, name, request, flags, deadline, body)``."""
+        _, id_, type_, name, request, flags, deadline, body = frame
+        try:
+            host = self.hosts[self._program.type(type_).name]
+            args = (Request.from_wire(request, body),)
+            self._admit(sink, id_, sink.begun, host, name, host.type.fetch, args, {}, flags, deadline, now)
+        except ActordError as error:
+            self._refuse(sink, id_, flags, error)
+
+    def door(self, sink: Connection, frame: Frame, now: float) -> None:
+        """A DOOR frame: ``(kind, id, request, flags, deadline, body)``: the user's stateless entry."""
+        _, id_, request, flags, deadline, body = frame
+        if self.front_door is None:
+            self._refuse(sink, id_, flags, BadRequest("This program has no front door."))
+            return
+        assert sink.begun is not None
+        sink.begun[id_] = 1  # it may call actors from its first moment on
+        task = asyncio.get_running_loop().create_task(
+            self.front_door.serve(sink, id_, Request.from_wire(request, body), flags, deadline, now)
+        )
+        sink.doors[id_] = task
+
+    def local(
+        self,
+        sink: Sink,
+        type_: str,
+        name: str,
+        method: Method,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        deadline: int,
+        now: float,
+    ) -> Call:
+        """A call from this process. Values have passed the codec. Raises what can be refused at once."""
+        host = self.hosts[type_]
+        return self._admit(sink, 0, bytearray(1), host, name, method, args, kwargs, MSGPACK, deadline, now)
+
+    def _admit(
+        self,
+        sink: Sink,
+        id_: int,
+        begun: Any,
+        host: Host,
+        name: str,
+        method: Method,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        flags: int,
+        deadline: int,
+        now: float,
+    ) -> Call:
+        act = host.activations.get(name)
+        if act is None:
+            act = self._activate(host, name)
+        runner = self._runner
+        if runner.waiting >= self._settings.worker_queue:
+            raise ActorOverloaded("The worker has too many calls waiting.", retry_after=_RETRY_AFTER)
+        if act.mailbox is not None and len(act.mailbox) >= self._settings.mailbox:
+            raise ActorOverloaded(
+                f"{len(act.mailbox)} calls wait for this {host.type.name} already.", retry_after=_RETRY_AFTER
+            )
+        call = Call(sink, id_, begun, act, method, args, kwargs, flags, deadline, now)
+        calls = getattr(sink, "calls", None)
+        if calls is not None:
+            calls[id_] = call
+        runner.admit(call)
+        return call
+
+    def _activate(self, host: Host, name: str) -> Activation:
+        check_name(name)
+        slot = slot_of(host.type.name, name)
+        shard = self.shard_of[slot]
+        if shard is None:
+            raise ActorUnavailable("This worker does not own that name.", retry_after=_RETRY_AFTER)
+        act = Activation(host, name, shard, slot)
+        host.activations[name] = act
+        self._evictor.add(act)
+        return act
+
+    def _refuse(self, sink: Connection, id_: int, flags: int, error: ActordError) -> None:
+        call = Call(sink, id_, None, None, None, (), {}, flags, 0, 0.0)  # type: ignore[arg-type]
+        call.fail(error)
+        self._gate.release((call,))
+        self._gate.flush()
+
+
+def check_name(name: str) -> None:
+    """``BadRequest`` unless the name is 1 to 512 bytes of UTF-8 without NUL."""
+    try:
+        size = len(name.encode())
+    except UnicodeEncodeError:
+        raise BadRequest("An actor's name must be valid Unicode.") from None
+    if not 1 <= size <= NAME_BYTES or "\0" in name:
+        raise BadRequest(f"An actor's name has 1 to {NAME_BYTES} bytes of UTF-8 without NUL; this one has {size}.")

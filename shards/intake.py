@@ -1,0 +1,135 @@
+"""The serving end of a link: frames in, calls admitted; replies out, one write for each flush.
+
+1. Every CALL, FETCH and DOOR is answered by exactly one REPLY, also when it is refused or was cancelled.
+2. A frame that makes no sense closes the link: nothing after it is taken.
+3. When the caller goes away, its calls that have not begun are not made.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import mmap
+import os
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from actord.limits import LINK_CALLS
+from actord.shards.call import Call, Sink
+from actord.shards.wire import (
+    CALL,
+    CANCEL,
+    DOOR,
+    DRAINING,
+    FETCH,
+    HELLO,
+    READY,
+    REPLY,
+    VERSION,
+    BatchReader,
+    Frame,
+    WireError,
+    pack_batch,
+)
+
+if TYPE_CHECKING:
+    from actord.shards.dispatch import Dispatcher
+
+log = logging.getLogger("actord.intake")
+
+
+class Connection(asyncio.Protocol, Sink):
+    """One caller: a front, or another worker."""
+
+    def __init__(self, dispatcher: Dispatcher) -> None:
+        self._dispatcher = dispatcher
+        self._reader = BatchReader()
+        self._transport: asyncio.Transport | None = None
+        self._out: list[Frame] = []
+        self.begun: mmap.mmap | None = None
+        self.calls: dict[int, Call] = {}  # by the caller's id; door requests are not among them
+        self.doors: dict[int, asyncio.Task[None]] = {}
+
+    # -- replies
+
+    def put(self, call: Call) -> None:
+        self._out.append((REPLY, call.id, call.status, call.body, call.head))
+        self.calls.pop(call.id, None)
+
+    def put_reply(self, id_: int, status: int, body: bytes, head: bytes | None) -> None:
+        """A reply that is no call's: the front door's."""
+        self._out.append((REPLY, id_, status, body, head))
+
+    def flush(self) -> None:
+        out, self._out = self._out, []
+        if out and self._transport is not None:
+            self._transport.write(pack_batch(out))
+
+    # -- the connection
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        transport.set_write_buffer_limits(high=1 << 30)  # a caller has at most LINK_CALLS calls open
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            frames = self._reader.feed(data)
+            if self.begun is None and frames:
+                self._greet(frames.pop(0))
+            self._take(frames)
+        except (WireError, ValueError, TypeError, IndexError, OSError) as error:
+            log.error("a link is closed: %s", error)
+            if self._transport is not None:
+                self._transport.abort()
+
+    def _greet(self, frame: Frame) -> None:
+        kind, version, caller, path = frame
+        if kind != HELLO or version != VERSION:
+            raise WireError(f"{caller!r} speaks version {version} of the wire format; this worker speaks {VERSION}")
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            self.begun = mmap.mmap(fd, LINK_CALLS)
+        finally:
+            os.close(fd)
+        assert self._transport is not None
+        self._transport.write(pack_batch([(READY, VERSION, self._dispatcher.facts)]))
+        self._dispatcher.connections.add(self)
+
+    def _take(self, frames: list[Frame]) -> None:
+        now = monotonic()
+        admit = self._dispatcher.call
+        for frame in frames:
+            kind = frame[0]
+            if kind == CALL:
+                admit(self, frame, now)
+            elif kind == CANCEL:
+                self._cancel(frame[1])
+            elif kind == FETCH:
+                self._dispatcher.fetch(self, frame, now)
+            elif kind == DOOR:
+                self._dispatcher.door(self, frame, now)
+            else:
+                raise WireError(f"frame kind {kind!r} is unknown")
+        if self._out:
+            self.flush()
+
+    def _cancel(self, id_: int) -> None:
+        call = self.calls.get(id_)
+        if call is not None:
+            call.cancelled = True
+        elif id_ in self.doors:
+            self.doors[id_].cancel()
+
+    def say_draining(self) -> None:
+        """New calls of this caller should wait for this worker's successor."""
+        if self._transport is not None:
+            self._transport.write(pack_batch([(DRAINING,)]))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+        self._dispatcher.connections.discard(self)
+        for call in self.calls.values():
+            call.cancelled = True
+        for task in list(self.doors.values()):
+            task.cancel()

@@ -1,0 +1,276 @@
+"""The user's program: its actor types, their callable methods and its front door, found once when it is loaded.
+
+Dispatch goes through the tables built here: a caller's text never reaches ``getattr``.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import re
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from actord.actor import StatefulActor
+from actord.errors import (
+    ActordError,
+    ActorPrivateMethodError,
+    ActorUnknownMethodError,
+    ActorUnknownTypeError,
+)
+from actord.http import Request, Response
+from actord.limits import TYPE_CHARS
+from actord.settings import App
+from actord.shards.arguments import Binder
+
+FrontDoor = Callable[[Request, Any], Awaitable[Response]]
+
+_BASE = frozenset(name for name in dir(StatefulActor) if not name.startswith("_"))
+_ROUTE = re.compile(r"^\s*(GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS)\s+(/\S*)\s*(\{.*\})?\s*$", re.MULTILINE)
+_OWN_ENTRY = "is called by the runtime, not from outside"
+
+
+class ProgramError(Exception):
+    """The program can't be served; the message says why and what to change."""
+
+
+class Method:
+    """One callable method of a type."""
+
+    __slots__ = ("binder", "function", "name", "timeout")
+
+    def __init__(self, owner: str, name: str, function: Callable[..., Any], timeout: float | None) -> None:
+        self.name = name
+        self.function = function
+        self.binder = Binder(function, f"{owner}.{name}")
+        self.timeout = timeout  # seconds; None: the server's default
+
+    def describe(self) -> dict[str, Any]:
+        signature = self.binder.signature
+        return {
+            "name": self.name,
+            "signature": str(signature),
+            "parameters": [
+                {
+                    "name": p.name,
+                    "annotation": "" if p.annotation is p.empty else inspect.formatannotation(p.annotation).strip("'"),
+                    "required": p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD),
+                }
+                for p in signature.parameters.values()
+            ],
+            "doc": (inspect.getdoc(self.function) or "").partition("\n\n")[0],
+        }
+
+
+class ActorType:
+    """One actor class with its tables."""
+
+    def __init__(self, cls: type[StatefulActor], binding: str) -> None:
+        self.cls = cls
+        self.name = cls.__name__
+        self.binding = binding
+        self.timeout = _seconds(cls, "call_timeout")
+        self.idle_after = _seconds(cls, "idle_after")
+        self.has_on_activate = cls.on_activate is not StatefulActor.on_activate
+        self.has_on_deactivate = cls.on_deactivate is not StatefulActor.on_deactivate
+        self.fetch = Method(self.name, "fetch", cls.fetch, self.timeout)
+        self.build = _builder(cls)
+        self.methods: dict[str, Method] = {}
+        self._refusals: dict[str, ActordError] = {}
+        found = _functions(cls)
+        exposed = set(found) if cls.rpc is None else set(_rpc(cls, found))
+        for name, function in found.items():
+            if name not in exposed:
+                self._refusals[name] = ActorPrivateMethodError(f"{self.name}.{name} is not listed in `rpc`.")
+                continue
+            if inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function):
+                raise ProgramError(f"{self.name}.{name} is a generator: a call has one result. Return a list instead.")
+            limit = getattr(function, "__actord_timeout__", self.timeout)
+            self.methods[name] = Method(self.name, name, function, limit)
+
+    def method(self, name: str) -> Method:
+        """The method that a caller may call by this name; raises the refusal otherwise."""
+        method = self.methods.get(name)
+        if method is None:
+            raise self._refuse(name)
+        return method
+
+    def _refuse(self, name: str) -> ActordError:
+        if name in self._refusals:
+            return self._refusals[name]
+        if name.startswith("_"):
+            return ActorPrivateMethodError(f"{self.name}.{name}: names that begin with _ are private.")
+        if name in _BASE or name == "alarm" or name.startswith(("on_", "web_socket")):
+            return ActorPrivateMethodError(f"{self.name}.{name} {_OWN_ENTRY}.")
+        known = ", ".join(sorted(self.methods)) or "none"
+        return ActorUnknownMethodError(f"{self.name} has no method {name!r}. It has: {known}.")
+
+    def describe(self) -> dict[str, Any]:
+        methods = sorted(self.methods.values(), key=lambda m: m.function.__code__.co_firstlineno)
+        return {"type": self.name, "binding": self.binding, "methods": [m.describe() for m in methods]}
+
+
+class Program:
+    """All that a worker serves."""
+
+    def __init__(self, name: str, types: list[ActorType], front_door: FrontDoor | None) -> None:
+        self.name = name
+        self.types = {t.name: t for t in types}
+        self.bindings = {t.binding: t for t in types}
+        self.front_door = front_door
+
+    def type(self, name: str) -> ActorType:
+        found = self.types.get(name)
+        if found is None:
+            known = ", ".join(sorted(self.types)) or "none"
+            raise ActorUnknownTypeError(f"There is no actor type {name!r}. There is: {known}.")
+        return found
+
+    def describe(self) -> dict[str, Any]:
+        """The program as plain JSON: types, methods, and the routes that the front door's docstring lists."""
+        return {
+            "name": self.name,
+            "front_door": self.front_door is not None,
+            "routes": [
+                {"method": method, "path": path, "body": body or None}
+                for method, path, body in _ROUTE.findall(inspect.getdoc(self.front_door) or "")
+            ]
+            if self.front_door
+            else [],
+            "types": [t.describe() for t in self.types.values()],
+        }
+
+
+def load_program(app: App) -> Program:
+    """Import the program that ``app`` names and build its tables. Raises ``ProgramError``."""
+    module = _import(app)
+    classes = {
+        value.__name__: value
+        for value in vars(module).values()
+        if inspect.isclass(value) and issubclass(value, StatefulActor) and value is not StatefulActor
+    }
+    if app.actors:
+        bound = []
+        for binding in app.actors:
+            cls = classes.get(binding.type)
+            if cls is None:
+                known = ", ".join(sorted(classes)) or "no StatefulActor subclass"
+                raise ProgramError(f"[[actors]] names the type {binding.type!r}, but the program has: {known}.")
+            bound.append(ActorType(cls, binding.binding))
+    else:
+        own = [cls for cls in classes.values() if not cls.__name__.startswith("_")]
+        bound = [ActorType(cls, upper_snake(cls.__name__)) for cls in own]
+    for actor_type in bound:
+        _check_type_name(actor_type.name)
+    front_door = getattr(module, "fetch", None)
+    if front_door is not None and not inspect.iscoroutinefunction(front_door):
+        raise ProgramError("`fetch` must be `async def fetch(request, env) -> Response`.")
+    if not bound and front_door is None:
+        raise ProgramError(f"{app.main} has no StatefulActor subclass and no `async def fetch(request, env)`.")
+    return Program(app.name or Path(app.main).stem, bound, front_door)
+
+
+def upper_snake(name: str) -> str:
+    """``ShoppingCart`` -> ``SHOPPING_CART``."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).upper()
+
+
+def _import(app: App) -> ModuleType:
+    root = str(Path(app.root).resolve())
+    if root not in sys.path:
+        sys.path.insert(0, root)
+    try:
+        if app.main.endswith(".py"):
+            return _import_file(Path(root, app.main))
+        return importlib.import_module(app.main)
+    except ProgramError:
+        raise
+    except ModuleNotFoundError as error:
+        raise ProgramError(f"{app.main} can't be imported: {error}. Is it installed in {sys.prefix}?") from error
+    except Exception as error:
+        raise ProgramError(f"{app.main} can't be imported: {type(error).__name__}: {error}") from error
+
+
+def _import_file(path: Path) -> ModuleType:
+    if not path.is_file():
+        raise ProgramError(f"There is no file {path}.")
+    sys.path.insert(0, str(path.parent))
+    name = path.stem if path.stem.isidentifier() else "actord_program"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def _check_type_name(name: str) -> None:
+    if len(name) > TYPE_CHARS or "__" in name or not name.isascii():
+        raise ProgramError(
+            f"The class name {name!r} can't be a type: ASCII, at most {TYPE_CHARS} characters, no double underscore."
+        )
+
+
+def _functions(cls: type[StatefulActor]) -> dict[str, Callable[..., Any]]:
+    """The public functions that the class and its bases below ``StatefulActor`` define."""
+    found: dict[str, Callable[..., Any]] = {}
+    for base in reversed(cls.__mro__):
+        if base in (StatefulActor, object):
+            continue
+        for name, value in vars(base).items():
+            if name in _BASE or name == "alarm" or name.startswith(("_", "on_", "web_socket")):
+                continue
+            if inspect.isfunction(value):
+                found[name] = value
+            else:
+                found.pop(name, None)
+    return found
+
+
+def _rpc(cls: type[StatefulActor], found: dict[str, Callable[..., Any]]) -> tuple[str, ...]:
+    names = (cls.rpc,) if isinstance(cls.rpc, str) else tuple(cls.rpc or ())
+    for name in names:
+        if name not in found:
+            raise ProgramError(f"{cls.__name__}.rpc lists {name!r}, which is no public method of the class.")
+    return names
+
+
+def _seconds(cls: type[StatefulActor], attribute: str) -> float | None:
+    value = getattr(cls, attribute)
+    if value is None:
+        return None
+    if not isinstance(value, int | float) or not value > 0:
+        raise ProgramError(f"{cls.__name__}.{attribute} must be a number of seconds above 0, not {value!r}.")
+    return float(value)
+
+
+def _builder(cls: type[StatefulActor]) -> Callable[[Any, Any], StatefulActor]:
+    """How to construct an instance: its ``__init__`` takes (ctx, env) or nothing; ctx and env are there either way."""
+    if cls.__init__ is StatefulActor.__init__:
+        return cls
+    try:
+        inspect.signature(cls.__init__).bind(None, None, None)
+        takes_both = True
+    except TypeError:
+        takes_both = False
+        try:
+            inspect.signature(cls.__init__).bind(None)
+        except TypeError:
+            raise ProgramError(f"{cls.__name__}.__init__ must take (self, ctx, env) or (self) alone.") from None
+
+    def build(ctx: Any, env: Any) -> StatefulActor:
+        instance = cls.__new__(cls)
+        instance.ctx = ctx
+        instance.env = env
+        if takes_both:
+            cls.__init__(instance, ctx, env)
+        else:
+            cls.__init__(instance)  # type: ignore[call-arg]
+        return instance
+
+    return build

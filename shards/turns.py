@@ -1,0 +1,416 @@
+"""Runs turns: one at a time for each key, first in first out; other keys run whenever a turn awaits.
+
+1. A turn runs inside an asyncio task, so that ``asyncio.timeout``, ``current_task`` and libraries work; but no task is
+   made for a turn that never suspends. One task, the *pump*, steps coroutines by hand. A coroutine that suspends keeps
+   the task, which then belongs to that turn alone, and another task becomes the pump. A task for every call measured
+   10 % of throughput.
+2. Every turn has a copy of the context of its own: what it sets in context variables dies with it.
+3. When a turn ends, is over its time or is aborted, it is *over*: nothing that it still does has any effect, and only
+   then does the next turn of its key begin.
+4. A call is marked in its link's begun map before the clock is looked at and the turn begins; one that is late or was
+   given up is unmarked and refused instead.
+5. A turn that had written and fails takes its instance with it: the object's fields may be ahead of storage.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Generator
+from contextvars import Context, copy_context
+from time import monotonic
+from types import CoroutineType, coroutine
+from typing import TYPE_CHECKING, Any
+
+from actord.errors import (
+    ActordError,
+    ActorError,
+    ActorFetchTimeoutError,
+    ActorMethodError,
+    ActorMethodTimeoutError,
+    ActorUnavailable,
+    BlockConcurrencyTimeoutError,
+    CodecError,
+    InstanceAborted,
+)
+from actord.http import Response
+from actord.shards.activation import Activation, ActorContext
+from actord.shards.call import NO_DEADLINE, Call, Sink, current_turn
+
+if TYPE_CHECKING:
+    from actord.shards.gate import OutputGate
+
+log = logging.getLogger("actord.turns")
+
+_NOBODY = Sink()
+
+
+class Lifecycle:
+    """Stands in a ``Call`` where a user's method would: initialisation or deactivation of an instance."""
+
+    __slots__ = ("name", "timeout")
+
+    def __init__(self, name: str, timeout: float) -> None:
+        self.name = name
+        self.timeout = timeout
+
+
+class TurnRunner:
+    """The pump of one worker."""
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, gate: OutputGate, env: Any, *, call_timeout: float, init_timeout: float
+    ) -> None:
+        self._loop = loop
+        self._gate = gate
+        self._env = env
+        self._call_timeout = call_timeout
+        self._initialise = Lifecycle("on_activate", init_timeout)
+        self._deactivate = Lifecycle("on_deactivate", init_timeout)
+        self._ready: deque[Call] = deque()
+        self._parked: asyncio.Future[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._touched: dict[Any, None] = {}  # committers that may have a batch to close
+        self.waiting = 0  # calls admitted whose turn has not begun
+        self.suspended = 0  # turns that wait for something
+        self.stopped = False
+        self.now_running: Call | None = None  # the turn being stepped at this moment, for whoever looks from outside
+        self.tick = 0
+        self._start_pump()
+
+    # -- admission
+
+    def admit(self, call: Call) -> None:
+        """Queue a call behind those of its key."""
+        act = call.act
+        self.waiting += 1
+        if act.busy:
+            if act.mailbox is None:
+                act.mailbox = deque()
+            act.mailbox.append(call)
+            return
+        act.busy = True
+        self._make_ready(call)
+
+    def deactivate(self, act: Activation) -> None:
+        """Run an idle instance's ``on_deactivate`` as a turn; it is dropped at its end."""
+        self.admit(self._lifecycle(act, self._deactivate))
+
+    def stop(self) -> None:
+        """Begin no more turns."""
+        self.stopped = True
+
+    def _make_ready(self, call: Call) -> None:
+        self._ready.append(call)
+        parked = self._parked
+        if parked is not None:
+            self._parked = None
+            parked.set_result(None)
+
+    def _lifecycle(self, act: Activation, which: Lifecycle) -> Call:
+        method: Any = which
+        return Call(_NOBODY, 0, bytearray(1), act, method, (), {}, 0, NO_DEADLINE, monotonic())
+
+    # -- the pump
+
+    def _start_pump(self) -> None:
+        task = self._loop.create_task(self._pump_task())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _pump_task(self) -> None:
+        await self._pump()
+
+    @coroutine
+    def _pump(self) -> Generator[Any, Any, None]:
+        ready = self._ready
+        task = asyncio.current_task()
+        assert task is not None
+        while True:
+            if not ready:
+                self._settle()
+                self._parked = parked = self._loop.create_future()
+                yield from parked
+                continue
+            call = ready.popleft()
+            if self.stopped or not self._begin(call):
+                continue
+            context = copy_context()
+            self.now_running = call
+            try:
+                yielded = context.run(self._first_step, call)
+            except StopIteration as stop:
+                self._succeed(call, stop.value)
+            except BaseException as error:
+                self._fail(call, error)
+            else:
+                self._start_pump()
+                call.task = task
+                yield from self._suspended(call, context, yielded)
+                return
+            if task.cancelling():  # the turn cancelled the task it ran in: the next turn must not feel it
+                self._start_pump()
+                return
+
+    def _first_step(self, call: Call) -> Any:
+        """Runs in the turn's own context. Returns what the coroutine yielded; StopIteration is the result."""
+        current_turn.set(call)
+        act = call.act
+        method = call.method
+        if type(method) is Lifecycle:
+            result: Any = self._run_lifecycle(act, method)
+        else:
+            try:
+                result = method.function(act.instance, *call.args, **call.kwargs)
+            except StopIteration as error:  # a plain method's own; it must not look like a result
+                raise RuntimeError("the method raised StopIteration") from error
+        if type(result) is not CoroutineType:
+            raise StopIteration(result)
+        call.coroutine = result
+        return result.send(None)
+
+    def _suspended(self, call: Call, context: Context, yielded: Any) -> Generator[Any, Any, None]:
+        """Carry a turn that awaits something to its end, in a task that is now its own."""
+        body = call.coroutine
+        assert body is not None
+        self.suspended += 1
+        call.timer = self._loop.call_later(
+            max(0.0, call.started + call.limit - monotonic()), self._run_out_of_time, call
+        )
+        try:
+            while True:
+                try:
+                    sent = yield yielded
+                except BaseException as thrown:
+                    step, argument = body.throw, thrown
+                else:
+                    step, argument = body.send, sent
+                self.now_running = call
+                try:
+                    yielded = context.run(step, argument)
+                except StopIteration as stop:
+                    if not call.over:
+                        self._succeed(call, stop.value)
+                    return
+                except BaseException as error:
+                    if not call.over:
+                        self._fail(call, error)
+                    return
+                finally:
+                    self.now_running = None
+        finally:
+            self.suspended -= 1
+            call.timer.cancel()
+            if self._parked is not None:
+                self._settle()
+
+    def _settle(self) -> None:
+        """Nothing more is ready: close batches and send what may leave, without waiting for another iteration."""
+        self.now_running = None
+        if self._touched:
+            touched, self._touched = self._touched, {}
+            for committer in touched:
+                committer.kick()
+        self._gate.flush()
+
+    # -- a turn's begin
+
+    def _begin(self, call: Call) -> bool:
+        """Whether the turn may run now; otherwise it was answered, or comes later."""
+        act = call.act
+        self.waiting -= 1
+        if act.instance is None and type(call.method) is not Lifecycle:
+            if not self._build(call):
+                return False
+            if act.busy and act.mailbox and act.mailbox[0] is call:  # initialisation goes first
+                return False
+        call.begun[call.id] = 1
+        call.started = now = monotonic()
+        remaining = call.deadline / 1000 - now
+        if call.cancelled or remaining <= 0:
+            call.begun[call.id] = 0
+            self._refuse(call, ActorUnavailable("The call's deadline passed while it waited.", retry_after=1))
+            return False
+        limit = call.method.timeout or self._call_timeout
+        call.limit = limit if limit < remaining else remaining
+        act.turn = call
+        return True
+
+    def _build(self, call: Call) -> bool:
+        """Construct the instance; queue its initialisation before the call if it has one. False when that failed."""
+        act = call.act
+        context = ActorContext(act, self._env)
+        try:
+            act.instance = copy_context().run(act.host.type.build, context, self._env)
+            initialisers = context.initialisers()
+        except BaseException as error:
+            self._discard(act, _as_error(error, f"{act.host.type.name}.__init__"), call)
+            return False
+        if initialisers:
+            if act.mailbox is None:
+                act.mailbox = deque()
+            act.mailbox.appendleft(call)
+            self.waiting += 2
+            first = self._lifecycle(act, self._initialise)
+            first.args = tuple(initialisers)
+            self._ready.appendleft(first)
+        return True
+
+    async def _run_lifecycle(self, act: Activation, which: Lifecycle) -> None:
+        if which is self._initialise:
+            turn = act.turn
+            assert turn is not None
+            for initialise in turn.args:
+                await initialise()
+        elif act.instance is not None:
+            await act.instance.on_deactivate()
+
+    # -- a turn's end
+
+    def _succeed(self, call: Call, value: Any) -> None:
+        call.ended = now = monotonic()
+        if call.aborted:
+            self._fail(call, InstanceAborted(call.aborted))
+            return
+        if now - call.started > call.limit:  # it blocked the loop, so that the timer never ran
+            self._run_out_of_time(call)
+            return
+        act = call.act
+        try:
+            if (call.method is act.host.type.fetch) != isinstance(value, Response):
+                raise CodecError("fetch must return a Response, and nothing else may.")
+            if call.sink is not _NOBODY:
+                call.succeed(value)
+            call.over = True
+            committer = act.shard.committer
+            if call.writes is not None:
+                act.kv.join(call, committer.batch)
+        except BaseException as error:
+            call.over = False
+            self._fail(call, _result_error(call, error))
+            return
+        self._answer(call)
+        if call.method is self._deactivate:  # type: ignore[comparison-overlap]
+            act.instance = None
+        self._next(act)
+
+    def _fail(self, call: Call, error: BaseException) -> None:
+        call.ended = monotonic()
+        act = call.act
+        call.over = True
+        if call.aborted:
+            error = InstanceAborted(call.aborted)
+        if call.writes is not None or call.aborted:
+            act.instance = None
+        label = f"{act.host.type.name}.{call.method.name}"
+        failure = _as_error(error, label)
+        if not isinstance(failure, ActorError | InstanceAborted):
+            log.error("%s of %r failed: %s", label, act.name, failure.detail, exc_info=error)
+        if call.method is self._initialise:  # type: ignore[comparison-overlap]
+            self._discard(act, failure, None)
+            return
+        if call.method is self._deactivate:  # type: ignore[comparison-overlap]
+            act.instance = None
+        call.fail(failure)
+        self._answer(call)
+        self._next(act)
+
+    def _run_out_of_time(self, call: Call) -> None:
+        """Fence the turn off, answer, cancel what is left of it, and go on with the next."""
+        if call.over:
+            return
+        call.over = True
+        call.ended = monotonic()
+        act = call.act
+        label = f"{act.host.type.name}.{call.method.name}"
+        log.warning("%s of %r ran over its limit of %g s and was cancelled", label, act.name, call.limit)
+        act.instance = None
+        if call.task is not None:
+            call.task.cancel()
+        detail = f"{label} ran for more than {call.limit:g} s; its writes were discarded."
+        if call.method is self._initialise:  # type: ignore[comparison-overlap]
+            self._discard(act, BlockConcurrencyTimeoutError(detail, retry_after=1), None)
+        else:
+            fetch = call.method is act.host.type.fetch
+            call.fail(ActorFetchTimeoutError(detail) if fetch else ActorMethodTimeoutError(detail))
+            self._answer(call)
+            self._next(act)
+        if self._parked is not None:
+            self._settle()
+
+    def interrupt(self, act: Activation, error: ActordError) -> None:
+        """The state that a running turn saw was rolled back: fail the turn and drop the instance."""
+        act.instance = None
+        call = act.turn
+        if call is None or call.over:
+            return
+        call.over = True
+        call.ended = monotonic()
+        if call.task is not None:
+            call.task.cancel()
+        call.fail(error)
+        self._answer(call)
+        self._next(act)
+
+    def _answer(self, call: Call) -> None:
+        """Hand the reply to the output gate: at once if everything it could have seen is durable."""
+        if call.sink is _NOBODY:
+            # its writes still need somebody who waits for their batch
+            if call.act.seq == call.act.shard.committer.batch.seq:
+                call.act.shard.committer.hold(call, call.act.seq)
+                self._touched[call.act.shard.committer] = None
+            return
+        committer = call.act.shard.committer
+        seq = call.act.seq
+        if seq > committer.durable_seq:
+            committer.hold(call, seq)
+            self._touched[committer] = None
+        else:
+            self._gate.release((call,))
+
+    def _refuse(self, call: Call, error: ActordError) -> None:
+        """Answer a call whose turn never began."""
+        call.fail(error)
+        self._answer(call)
+        self._next(call.act)
+
+    def _next(self, act: Activation) -> None:
+        act.turn = None
+        act.last_used = self.tick
+        mailbox = act.mailbox
+        if mailbox:
+            self._make_ready(mailbox.popleft())
+        else:
+            act.busy = False
+            act.mailbox = None
+
+    def _discard(self, act: Activation, error: ActordError, call: Call | None) -> None:
+        """The activation failed: so do all the calls that wait for it. The next one tries again."""
+        act.instance = None
+        act.turn = None
+        waiting = list(act.mailbox or ())
+        self.waiting -= len(waiting)
+        if call is not None:
+            waiting.insert(0, call)
+        act.mailbox = None
+        act.busy = False
+        for each in waiting:
+            each.fail(error)
+            self._answer(each)
+
+
+def _as_error(error: BaseException, label: str) -> ActordError:
+    """What the caller is told; whatever the method raised, nothing of its turn was applied."""
+    if isinstance(error, ActordError):
+        error.applied = "no"
+        return error
+    name = type(error).__name__
+    return ActorMethodError(f"{label} raised {name}: {error}", error_type=name)
+
+
+def _result_error(call: Call, error: BaseException) -> BaseException:
+    if isinstance(error, CodecError):
+        label = f"{call.act.host.type.name}.{call.method.name}"
+        return ActorMethodError(f"{label} returned what can't be sent: {error.detail}", error_type="CodecError")
+    return error

@@ -1,0 +1,255 @@
+"""The worker process: ``python -m actord.shards.worker FD``. It opens its shards, then serves until it is drained.
+
+This is where the parts of a worker are put together; nothing else imports the store that it opens.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import os
+import signal
+import socket
+import sys
+import traceback
+from time import monotonic
+from types import FrameType
+from typing import Any
+
+import msgspec
+import psutil
+import uvloop
+from actord import logs
+from actord.errors import ActordError, StoreBroken
+from actord.settings import Settings
+from actord.shards.committer import Flusher
+from actord.shards.control import ControlChannel, Message, boot_child
+from actord.shards.dispatch import Dispatcher
+from actord.shards.door import FrontDoor
+from actord.shards.eviction import SWEEP_SECONDS, Evictor
+from actord.shards.gate import OutputGate
+from actord.shards.intake import Connection
+from actord.shards.link import Link
+from actord.shards.registry import Program, ProgramError, load_program
+from actord.shards.shard import Shard
+from actord.shards.slots import SLOTS, shard_of_slot, slot_range
+from actord.shards.stub import Environment, StubRouter
+from actord.shards.turns import TurnRunner
+from actord.storage.ballast import Ballast
+from actord.storage.datadir import shard_paths
+from actord.storage.sqlite import SqliteStore
+
+log = logging.getLogger("actord.worker")
+
+EXIT_CONFIG = 78
+EXIT_BROKEN = 74  # EX_IOERR: the store failed, the supervisor starts a successor
+# How soon a waiting thread gets the interpreter: with the default of 5 ms the loop would wait for the flush thread.
+SWITCH_INTERVAL = 0.0001
+# Time for the last words of a broken worker to reach the sockets.
+LAST_WORDS_SECONDS = 0.1
+_DRAIN_POLL_SECONDS = 0.01
+
+
+class Worker:
+    """All that lives in this process."""
+
+    def __init__(self, boot: Message, settings: Settings, program: Program, stores: dict[int, SqliteStore]) -> None:
+        self.settings = settings
+        self.program = program
+        self._boot = boot
+        self._loop = loop = asyncio.get_running_loop()
+        self._flusher = Flusher(loop)
+        self._gate = gate = OutputGate()
+        self._links: dict[int, Link] = {}
+        router = StubRouter(self._link_of_slot, settings.http.call_deadline)
+        env = Environment(program, router)
+        actors = settings.actors
+        self._runner = runner = TurnRunner(
+            loop, gate, env, call_timeout=actors.call_timeout, init_timeout=actors.init_timeout
+        )
+        process = psutil.Process()
+        self._evictor = Evictor(
+            runner, actors.memory_target, actors.cache_per_instance, lambda: int(process.memory_info().rss)
+        )
+        self.dispatcher = dispatcher = Dispatcher(program, actors, runner, gate, self._evictor)
+        router.dispatcher = dispatcher
+        if program.front_door is not None:
+            dispatcher.front_door = FrontDoor(program.front_door, env, time_limit=actors.call_timeout)
+        count = boot["shards"]
+        self.shards = {
+            number: Shard(number, count, store, self._flusher, gate, runner, self._on_broken)
+            for number, store in stores.items()
+        }
+        dispatcher.shard_of = [self.shards.get(shard_of_slot(slot, count)) for slot in range(SLOTS)]
+        self._owner_of_shard = {shard: owner for owner, link in enumerate(boot["links"]) for shard in link["shards"]}
+        self._server: asyncio.Server | None = None
+        self._draining = False
+        self.done: asyncio.Future[int] = loop.create_future()
+
+    # -- life
+
+    async def start(self) -> None:
+        """Let calls in."""
+        sock = socket.socket(fileno=self._boot["listen"])
+        self._server = await self._loop.create_unix_server(lambda: Connection(self.dispatcher), sock=sock)
+        self._loop.call_later(SWEEP_SECONDS, self._sweep)
+
+    def _sweep(self) -> None:
+        if self._evictor.sweep():
+            self._loop.call_soon(self._sweep_more)
+        for link in self._links.values():
+            link.expire()
+        self._loop.call_later(SWEEP_SECONDS, self._sweep)
+
+    def _sweep_more(self) -> None:
+        if self._evictor.more():
+            self._loop.call_later(0.001, self._sweep_more)
+
+    async def drain(self, limit: float) -> None:
+        """Finish what was begun and what waits, commit, stop cleanly; at the limit, or when told again, at once."""
+        if self._draining:
+            self._finish(0)
+            return
+        self._draining = True
+        if self._server is not None:
+            self._server.close()
+        for connection in list(self.dispatcher.connections):
+            connection.say_draining()
+        end = monotonic() + limit
+        while not self._idle() and monotonic() < end:  # noqa: ASYNC110  (many parties; nobody waits for speed here)
+            await asyncio.sleep(_DRAIN_POLL_SECONDS)
+        self._runner.stop()
+        while not all(shard.committer.idle for shard in self.shards.values()):
+            for shard in self.shards.values():
+                shard.committer.kick()
+            await asyncio.sleep(_DRAIN_POLL_SECONDS)
+        if not self.done.done():
+            self._flusher.close()
+            for shard in self.shards.values():
+                shard.store.close()
+            self._finish(0)
+
+    def _idle(self) -> bool:
+        door = self.dispatcher.front_door
+        return (
+            self._runner.waiting == 0
+            and self._runner.suspended == 0
+            and (door is None or door.open == 0)
+            and all(shard.committer.idle for shard in self.shards.values())
+        )
+
+    def _on_broken(self, shard: Shard, error: BaseException) -> None:
+        log.critical("shard %d failed and this worker stops: %s", shard.number, error)
+        self._runner.stop()
+        self._loop.call_later(LAST_WORDS_SECONDS, self._finish, EXIT_BROKEN)
+
+    def _finish(self, code: int) -> None:
+        if not self.done.done():
+            self.done.set_result(code)
+
+    # -- links to other workers
+
+    def _link_of_slot(self, slot: int) -> Link:
+        owner = self._owner_of_shard[shard_of_slot(slot, self._boot["shards"])]
+        link = self._links.get(owner)
+        if link is None:
+            me, runtime_dir = self._boot["index"], self._boot["runtime_dir"]
+            link = self._links[owner] = Link(
+                self._boot["links"][owner]["path"],
+                caller=f"worker-{me}",
+                begun_path=f"{runtime_dir}/begun-worker{me}-worker{owner}",
+            )
+            link.connect()
+        return link
+
+    # -- for whoever looks from outside
+
+    def explain(self, _signal: int, frame: FrameType | None) -> None:
+        """SIGUSR1: say which turn holds this process, and where it stands."""
+        call = self._runner.now_running
+        where = "".join(traceback.format_stack(frame)) if frame is not None else ""
+        if call is None:
+            log.warning("no turn runs at this moment; the stack:\n%s", where)
+        else:
+            held = f"{call.act.host.type.name}.{call.method.name}"
+            log.critical(
+                "%s of %r has held this worker for %.1f s:\n%s", held, call.act.name, monotonic() - call.started, where
+            )
+
+
+def main(argv: list[str]) -> int:
+    """Boot, open, serve. The exit code is 0 after a drain, and one of sysexits.h otherwise."""
+    control_socket, boot = boot_child(int(argv[1]))
+    settings = msgspec.convert(boot["settings"], Settings)
+    logs.configure(settings.log.level, settings.log.format, process=f"worker-{boot['index']}")
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # the supervisor decides; a terminal's Ctrl-C reaches the whole group
+    if boot["cpu"] is not None:
+        os.sched_setaffinity(0, {boot["cpu"]})
+    try:
+        program = load_program(settings.app)
+        stores = _open_stores(boot, settings)
+    except ProgramError as error:
+        return _fatal(control_socket, str(error), EXIT_CONFIG, error.__cause__)
+    except ActordError as error:
+        code = EXIT_BROKEN if isinstance(error, StoreBroken) else EXIT_CONFIG
+        return _fatal(control_socket, error.detail, code)
+    sys.setswitchinterval(SWITCH_INTERVAL)
+    return uvloop.run(_serve(control_socket, boot, settings, program, stores))
+
+
+def _open_stores(boot: Message, settings: Settings) -> dict[int, SqliteStore]:
+    count = boot["shards"]
+    stores = {}
+    for number in boot["own"]:
+        path, ballast = shard_paths(boot["data_dir"], number)
+        stores[number] = SqliteStore.open(
+            path,
+            shard=number,
+            identity=boot["identity"],
+            slots=slot_range(number, count),
+            checkpoint_wal=settings.storage.checkpoint_wal,
+            page_cache=settings.storage.page_cache,
+            ballast=Ballast(ballast, settings.storage.ballast) if settings.storage.ballast else None,
+        )
+    return stores
+
+
+async def _serve(
+    control_socket: socket.socket, boot: Message, settings: Settings, program: Program, stores: dict[int, SqliteStore]
+) -> int:
+    worker = Worker(boot, settings, program, stores)
+    tasks: set[asyncio.Task[Any]] = set()
+
+    def on_message(message: Message) -> None:
+        if "ping" in message:
+            control.send({"pong": message["ping"]})
+        elif "drain" in message:
+            task = asyncio.get_running_loop().create_task(worker.drain(message["drain"]))
+            tasks.add(task)
+
+    control = ControlChannel(on_message, on_close=lambda: os._exit(0))
+    await control.attach(control_socket)
+    signal.signal(signal.SIGUSR1, worker.explain)
+    await worker.start()
+    # What was loaded lives for ever: keep it out of collections, and make full ones rare.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 50, 1_000)
+    control.send({"ready": True, "pid": os.getpid(), "program": program.describe()})
+    code = await worker.done
+    log.info("worker stops", extra={"code": code})
+    logging.shutdown()
+    os._exit(code)  # user code may have left threads and tasks behind; everything of ours is closed
+
+
+def _fatal(control_socket: socket.socket, message: str, code: int, cause: BaseException | None = None) -> int:
+    if cause is not None:
+        log.error("%s", message, exc_info=cause)
+    control_socket.sendall(msgspec.json.encode({"fatal": {"message": message, "exit": code}}) + b"\n")
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))
