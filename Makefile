@@ -1,0 +1,64 @@
+# `make serve` and `make test` work in a fresh clone on Debian 12 with git, make and Python 3.11: they make .venv once.
+# The system packages that are missing are installed with apt-get, as root or through sudo.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+PIP    := PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore $(BIN)/python -m pip --quiet
+DEV    := $(VENV)/.installed-dev
+BENCH  := $(VENV)/.installed-bench
+TYPED  := .typecheck
+
+.PHONY: help serve test lint format bench clean
+
+help:
+	@echo "make serve    the account example on 127.0.0.1:8000"
+	@echo "make test     the tests"
+	@echo "make lint     style and types"
+	@echo "make format   put the source into its style"
+	@echo "make bench    durable calls a second, beside other systems (installs wrk and PostgreSQL)"
+	@echo "make clean    remove what these commands made, but no data"
+
+serve: $(DEV)
+	@$(BIN)/actord serve examples/account.py
+
+# Some tests need more than Python; where it is missing and can't be had they skip, and say so.
+test: $(DEV)
+	@.ci/apt --optional strace=strace curl=curl
+	@$(BIN)/python -m pytest $(PYTEST_FLAGS)
+
+lint: $(DEV)
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@rm -rf $(TYPED) && mkdir -p $(TYPED)/actord
+	@for entry in sdk/*; do ln -s "../../$$entry" $(TYPED)/actord/; done
+	@for folder in configs loadtest server shards storage; do ln -s "../../$$folder" $(TYPED)/actord/; done
+	@cd $(TYPED) && MYPYPATH=. ../$(BIN)/mypy --config-file ../pyproject.toml --cache-dir ../.mypy_cache --strict -p actord
+
+format: $(DEV)
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+bench: $(BENCH)
+	@.ci/apt wrk=wrk pg_ctlcluster=postgresql
+	@$(BIN)/python -m actord.loadtest.bench $(BENCH_FLAGS)
+
+clean:
+	@rm -rf $(VENV) $(TYPED) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "actord needs Python 3.11 or newer, and $(PYTHON) is none: make PYTHON=/path/to/python3.11 ..." >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || .ci/apt =python3-venv
+	@echo "making $(VENV) ..." >&2
+	@$(PYTHON) -m venv $(VENV)
+
+$(DEV): pyproject.toml | $(VENV)/bin/python
+	@echo "installing actord and what it needs into $(VENV) ..." >&2
+	@$(PIP) install -e '.[dev]'
+	@touch $@
+
+$(BENCH): pyproject.toml $(DEV)
+	@echo "installing what the benchmark needs into $(VENV) ..." >&2
+	@$(PIP) install -e '.[dev,bench]'
+	@touch $@
