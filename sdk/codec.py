@@ -155,7 +155,7 @@ def _zone(fold: int, zone: tzinfo | None) -> bytes:
         return bytes((flag | _NAMED_OFFSET,)) + data + name.encode()
     if type(zone) is ZoneInfo and zone.key is not None:
         return bytes((flag | _ZONE,)) + zone.key.encode()
-    raise _Refused(f"a time zone of type {_name(type(zone))}; use datetime.timezone or a ZoneInfo with a key")
+    raise Refused(f"a time zone of type {type_name(type(zone))}; use datetime.timezone or a ZoneInfo with a key")
 
 
 def _datetime_to_ext(v: datetime) -> Ext:
@@ -218,21 +218,26 @@ _NATIVE = (_PLAIN | _CONTAINERS | frozenset(_SCALARS_TO_EXT)) - {bytearray}
 # -- encoding, the long way: what the fast way can't do, and the path of what nobody can
 
 
-class _Refused(Exception):
-    """``path`` collects the steps from the culprit outwards."""
+class Refused(Exception):
+    """What can't be encoded, and why. ``path`` collects the steps to it, from the culprit outwards."""
 
     def __init__(self, reason: str) -> None:
         self.reason = reason
         self.path: list[str] = []
+
+    def detail(self) -> str:
+        steps = self.path[::-1]
+        if len(steps) > 32:
+            steps[16:-16] = [" … "]
+        return f"${''.join(steps)}: {self.reason}"
 
 
 def _encode_slowly(value: Any) -> bytes:
     try:
         data: bytes = _packb(_lower(value, set()), None, _OPTIONS)
         return data
-    except _Refused as refused:
-        path = "$" + "".join(reversed(refused.path))
-        raise CodecError(f"{path}: {refused.reason}") from None
+    except Refused as refused:
+        raise CodecError(refused.detail()) from None
     except (TypeError, RecursionError, MemoryError) as error:
         raise CodecError(f"$: {error}") from None
 
@@ -242,7 +247,7 @@ def _lower(value: Any, parents: set[int]) -> Any:
     kind = type(value)
     if kind in _PLAIN:
         if kind is str:
-            _check_text(value)
+            check_text(value)
         elif kind is int and not -(1 << 63) <= value < 1 << 64:
             return _int_to_ext(value)
         return value
@@ -251,13 +256,13 @@ def _lower(value: Any, parents: set[int]) -> Any:
         try:
             return convert(value)
         except UnicodeEncodeError:
-            raise _Refused("a time zone whose name holds a lone surrogate") from None
+            raise Refused("a time zone whose name holds a lone surrogate") from None
     if kind not in _CONTAINERS:
-        raise _Refused(f"a value of type {_name(kind)} can't be encoded")
+        raise Refused(f"a value of type {type_name(kind)} can't be encoded")
     if id(value) in parents:
-        raise _Refused("a cycle: the value contains itself")
+        raise Refused("a cycle: the value contains itself")
     if len(parents) >= DEPTH_MAX:
-        raise _Refused(f"containers nested more than {DEPTH_MAX} deep")
+        raise Refused(f"containers nested more than {DEPTH_MAX} deep")
     parents.add(id(value))
     lowered = _lower_dict(value, parents) if kind is dict else _lower_items(value, kind, parents)
     parents.remove(id(value))
@@ -270,7 +275,7 @@ def _lower_items(value: Iterable[Any], kind: type, parents: set[int]) -> list[An
     for i, item in enumerate(value):
         try:
             lowered.append(_lower(item, parents))
-        except _Refused as refused:
+        except Refused as refused:
             refused.path.append(f"[{i}]" if ordered else "{}")
             raise
     return lowered
@@ -280,15 +285,15 @@ def _lower_dict(value: dict[Any, Any], parents: set[int]) -> Any:
     pairs: list[Any] = [_DICT_MARK]
     for key, member in value.items():
         if type(key) not in _KEYS:
-            raise _Refused(f"a key of type {_name(type(key))} can't be encoded")
+            raise Refused(f"a key of type {type_name(type(key))} can't be encoded")
         try:
             pairs.append(_lower(key, parents))
-        except _Refused as refused:
+        except Refused as refused:
             refused.reason = f"a key can't be encoded: {refused.reason}"
             raise
         try:
             pairs.append(_lower(member, parents))
-        except _Refused as refused:
+        except Refused as refused:
             refused.path.append(path_step(key))
             raise
     if all(type(key) is str for key in value):
@@ -296,12 +301,13 @@ def _lower_dict(value: dict[Any, Any], parents: set[int]) -> Any:
     return pairs
 
 
-def _check_text(text: str) -> None:
+def check_text(text: str) -> None:
+    """Refuse what has no UTF-8."""
     if not text.isascii():
         try:
             text.encode()
         except UnicodeEncodeError as error:
-            raise _Refused(f"a str with a lone surrogate at index {error.start}") from None
+            raise Refused(f"a str with a lone surrogate at index {error.start}") from None
 
 
 def path_step(key: Any) -> str:
@@ -319,7 +325,8 @@ def _short(text: str) -> str:
     return text if len(text) <= 80 else text[:80] + "…"
 
 
-def _name(kind: type) -> str:
+def type_name(kind: type) -> str:
+    """A type as messages call it."""
     return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
 
 
