@@ -12,7 +12,7 @@ import logging
 import mmap
 import os
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from actord.limits import LINK_CALLS
 from actord.shards.call import Call, Sink
@@ -68,9 +68,8 @@ class Connection(asyncio.Protocol, Sink):
     # -- the connection
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        transport.set_write_buffer_limits(high=1 << 30)  # a caller has at most LINK_CALLS calls open
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is no subclass of it
+        self._transport.set_write_buffer_limits(high=1 << 30)  # a caller has at most LINK_CALLS calls open
 
     def data_received(self, data: bytes) -> None:
         try:
