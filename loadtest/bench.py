@@ -39,7 +39,7 @@ EX_UNAVAILABLE, EX_CONFIG = 69, 78
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
-    console = Console(stderr=True, highlight=False)
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="actord-bench-", dir=options.dir)))
         directory.chmod(0o711)  # PostgreSQL runs as another user when this runs as root
@@ -87,9 +87,14 @@ def run(
     options: argparse.Namespace, directory: Path, stack: ExitStack, console: Console
 ) -> tuple[dict[str, object], bool]:
     """Start everything, run all rounds, audit, print. Out: the JSON file's content, and whether all of it is sound."""
+    facts, flush = machine.facts(directory), flush_rate(directory)
+    console.print(
+        f"{facts['cores_allowed']} of {facts['cores']} cores ({facts['cpu']}), Linux {facts['kernel']}, "
+        f"Python {facts['python']}, {facts['file_system']}, {flush['per_second']:,.0f} flushes/s"
+    )
     results: dict[str, object] = {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": machine.facts(directory) | {"flush_before": flush_rate(directory)},
+        "machine": facts | {"flush_before": flush},
         "options": {
             name: value if isinstance(value, int | list) else str(value) for name, value in vars(options).items()
         },

@@ -37,7 +37,7 @@ def facts(directory: Path) -> dict[str, object]:
         "load_at_start": round(os.getloadavg()[0], 2),
         "wrk": _first_line("wrk", "-v"),
         "versions": {name: version for name in PACKAGES if (version := _version(name))},
-        "commit": _first_line("git", "rev-parse", "HEAD"),
+        "commit": _first_line("git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"),
     }
 
 
