@@ -169,6 +169,8 @@ def role_of(command: Sequence[str]) -> str:
             return last
     if "-m" in command[:-1]:
         return command[command.index("-m") + 1]
+    if len(command) > 1 and "python" in command[0] and not command[1].startswith("-"):
+        return command[1].rpartition("/")[2]  # a script, such as a console command of a package
     # A program that names itself for ps (PostgreSQL: "postgres: walwriter ") has all of it in one word.
     return " ".join(command[0].rpartition("/")[2].split()[:2]) if command else "?"
 

@@ -16,6 +16,9 @@ from rich.table import Table
 
 Key = tuple[str, str, int]
 
+# More CPU than this for neither server nor wrk, in the median run of a cell, and its figures are another program's too.
+QUIET_CORES = 0.2
+
 FRONT_MB = 60.0
 WORKER_MB = 70.0
 
@@ -116,6 +119,10 @@ def print_report(console: Console, table: Mapping[Key, Cell], reach: Sequence[Fi
     """The two tables, as Markdown, so that they can be pasted."""
     console.print(_measured(table))
     console.print(_reached(reach))
+    disturbed = [cell for cell in table.values() if cell.other_cores > QUIET_CORES]
+    if disturbed:
+        most = max(cell.other_cores for cell in disturbed)
+        console.print(f"Not a quiet machine: in {len(disturbed)} cells something else took up to {most:.2f} cores.")
 
 
 def _measured(table: Mapping[Key, Cell]) -> Table:

@@ -112,6 +112,8 @@ def test_cpu_of_a_tree_without_this_process_is_not_the_clients() -> None:
         (["/venv/bin/python", "-m", "uvicorn", "x:app"], "uvicorn"),
         (["postgres: postgres postgres 127.0.0.1(43408) idle"], "postgres: postgres"),
         (["/usr/lib/postgresql/15/bin/postgres", "-D", "x"], "postgres"),
+        (["/venv/bin/python3", "/venv/bin/actord", "serve", "app.py"], "actord"),
+        (["python", "-c", "pass"], "python"),
         ([], "?"),
     ],
 )

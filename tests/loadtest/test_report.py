@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 
 import pytest
@@ -89,3 +90,14 @@ def test_the_table_shows_errors_and_missed_figures() -> None:
     assert ours["errors"] == "3 status, 2 timeout"
     assert (ours["calls/s"], ours["/ fastapi"], ours["/ hello"]) == ("29,998", "15.01", "0.30")
     assert ["idle memory of the largest worker, MB", "71.00", "≤ 70", "NO"] in lines
+
+
+def test_a_busy_neighbour_is_said() -> None:
+    def words(other: float) -> str:
+        disturbed = dataclasses.replace(sample("actord", 100), other_cores=other)
+        written = io.StringIO()
+        print_report(Console(file=written, width=220), cells([disturbed]), [])
+        return written.getvalue()
+
+    assert "in 1 cells something else took up to 0.70 cores" in words(0.7)
+    assert "Not a quiet machine" not in words(0.05)
