@@ -88,9 +88,32 @@ class Connection(asyncio.Protocol):
             self._refuse(503, ActorOverloaded("Too many connections.", retry_after=1))
 
     def data_received(self, data: bytes) -> None:
+        """Begin every request that is complete, as far as the limits allow."""
         self._active = True
-        if not self._deaf:
-            self._pump(data)
+        if self._deaf:
+            return
+        parser = self._parser
+        try:
+            request = parser.next(data)
+            while request is not None:
+                self._begin(request)
+                if self._deaf or not parser.has_rest:
+                    break
+                if len(self.queue) >= self._pipeline or not self._writable:
+                    self._hold()
+                    return
+                request = parser.next()
+        except Refused as refusal:
+            self._count_receiving(0)
+            self._refuse(refusal.status, refusal.error)
+            return
+        if request is None:
+            self._incomplete()
+        elif self._phase != "idle":
+            self._count_receiving(0)
+            self._phase = "idle"
+        if len(self.queue) >= self._pipeline:
+            self._hold()
 
     def eof_received(self) -> bool:
         self._eof = True
@@ -115,33 +138,6 @@ class Connection(asyncio.Protocol):
         self.server.forget(self)
 
     # -- requests
-
-    def _pump(self, data: bytes = b"") -> None:
-        """Begin every request that is complete, as far as the limits allow."""
-        parser = self._parser
-        try:
-            request = parser.next(data)
-            while request is not None:
-                self._begin(request)
-                if self.server.draining:
-                    self._deaf = True
-                if self._deaf or not parser.has_rest:
-                    break
-                if len(self.queue) >= self._pipeline or not self._writable:
-                    self._hold()
-                    return
-                request = parser.next()
-        except Refused as refusal:
-            self._count_receiving(0)
-            self._refuse(refusal.status, refusal.error)
-            return
-        if request is None:
-            self._incomplete()
-        elif self._phase != "idle":
-            self._count_receiving(0)
-            self._phase = "idle"
-        if len(self.queue) >= self._pipeline:
-            self._hold()
 
     def _incomplete(self) -> None:
         """A part of a request is there: its deadline runs from its first byte."""
@@ -169,6 +165,8 @@ class Connection(asyncio.Protocol):
 
     def _begin(self, request: Request) -> None:
         method, target, head, body = request
+        if self.server.draining:
+            self._deaf = True  # it began to arrive before: it is the last one
         exchange: Exchange | None = None
         try:
             kind, type_, name, verb, timing = route(method, target)
@@ -195,18 +193,18 @@ class Connection(asyncio.Protocol):
             exchange.link = None
             status, lines, document = problem(error)
             if isinstance(error, MethodNotAllowed):
-                lines += b"Allow: POST\r\n" if target.startswith(b"/actors/") else b"Allow: GET, HEAD\r\n"
+                lines += b"Allow: POST\r\n" if target.startswith("/actors/") else b"Allow: GET, HEAD\r\n"
             self.queue.append(exchange)
             exchange.on_reply(status, document, lines)
 
-    def _exchange(self, method: bytes, head: Head, *, no_store: bool = True) -> Exchange:
+    def _exchange(self, method: str, head: Head, *, no_store: bool = True) -> Exchange:
         close = not head.keep_alive
         if close:
             self._deaf = True  # the client said that this was its last request
         return Exchange(
             self,
             close=close,
-            head_only=method == b"HEAD",
+            head_only=method == "HEAD",
             keep_alive_10=head.http10 and not close,
             no_store=no_store,
         )
@@ -217,7 +215,7 @@ class Connection(asyncio.Protocol):
         """Everything but the plain call: checks its head, and gives it to a worker or answers it."""
         method, target, head, body = request
         server = self.server
-        if target == b"*":
+        if target == "*":
             self._answer(exchange, 204, b"", b"")
             return
         if kind == SYSTEM or (kind == DOOR and not server.router.front_door):
@@ -240,7 +238,7 @@ class Connection(asyncio.Protocol):
             exchange.id = link.submit(exchange, wire.CALL, type_, name, verb, flags, deadline, body)
         else:
             # The answer to HEAD is that to GET without its body, whatever the program makes of methods.
-            verb_sent = "GET" if method == b"HEAD" else method.decode("ascii")
+            verb_sent = "GET" if method == "HEAD" else method
             fields = [verb_sent, verb, head.headers, self.address]
             if kind == FETCH:
                 link = self._table[slot_of(type_, name)]
@@ -252,7 +250,7 @@ class Connection(asyncio.Protocol):
                 exchange.id = link.submit(exchange, wire.DOOR, fields, flags, deadline, body)
         self.queue.append(exchange)
 
-    def _answer_system(self, exchange: Exchange, method: bytes, path: str) -> None:
+    def _answer_system(self, exchange: Exchange, method: str, path: str) -> None:
         """A system path, or any other while there is no front door."""
         server = self.server
         ready = server.router.ready and not server.draining
@@ -261,7 +259,7 @@ class Connection(asyncio.Protocol):
             if not server.router.started and not path.startswith("/-/"):
                 raise ActorUnavailable("The workers are starting.", retry_after=1)
             raise NotFound("Nothing is served at this path.")
-        if method not in (b"GET", b"HEAD"):
+        if method not in ("GET", "HEAD"):
             raise MethodNotAllowed("This path answers GET and HEAD.")
         status, body = found
         self._answer(exchange, status, JSON_HEAD if status == 200 else JSON_HEAD + b"Retry-After: 1\r\n", body)
@@ -335,7 +333,7 @@ class Connection(asyncio.Protocol):
         self._transport.resume_reading()
         self._simplify()
         if not self._deaf:
-            self._pump()
+            self.data_received(b"")
 
     def _simplify(self) -> None:
         self.simple = not (self._held or self._eof or self._unsent or self._parser.wants_continue)

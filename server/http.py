@@ -35,10 +35,8 @@ _CHUNK_FRAMING_BYTES = 32
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _BLOCK = re.compile(rb"(?:\r\n" + _TOKEN + rb":[\t\x20-\x7e\x80-\xff]*)*\r\n").fullmatch
 _METHOD = re.compile(_TOKEN).fullmatch
-_METHODS = frozenset((b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"PATCH", b"OPTIONS"))
-# Printable ASCII without "#": everything else has to be percent-encoded.
-_ORIGIN_FORM = re.compile(rb'/[!"$-~]*').fullmatch
-_ABSOLUTE_FORM = re.compile(rb'[Hh][Tt][Tt][Pp][Ss]?://([^/?#@\s]+)(/[!"$-~]*|\?[!"$-~]*)?').fullmatch
+_METHODS = {name.encode(): name for name in ("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS")}
+_ABSOLUTE_FORM = re.compile(r"[Hh][Tt][Tt][Pp][Ss]?://([^/?@]+)([/?].*)?").fullmatch
 _HOST = re.compile(rb"[0-9A-Za-z._~!$&'()*+,;=:\[\]%\-]*").fullmatch
 _LENGTH = re.compile(rb"[0-9]{1,18}").fullmatch
 _SECONDS = re.compile(rb"[0-9]{1,9}(?:\.[0-9]{1,9})?").fullmatch
@@ -81,7 +79,7 @@ class Head:
     def __init__(self, http10: bool) -> None:
         self.http10 = http10
         self.headers: list[tuple[str, str]] = []  # names in lower case, values as Latin-1
-        self.host: bytes | None = None
+        self.host: str | None = None
         self.length = 0
         self.chunked = False
         self.keep_alive = not http10
@@ -95,8 +93,8 @@ class Head:
         self.plain_call = False  # HTTP/1.1, kept alive, a JSON body if any, nothing that a call has to look at
 
 
-# method, request target in origin form (or b"*"), head, body
-Request = tuple[bytes, bytes, Head, bytes]
+# method, request target in origin form (or "*") and printable ASCII, head, body
+Request = tuple[str, str, Head, bytes]
 
 
 class HeadReader:
@@ -137,12 +135,15 @@ class RequestParser:
         "_chunks",
         "_continued",
         "_data",
+        "_head_bytes",
         "_known",
         "_limits",
+        "_line_bytes",
         "_pending",
         "_pos",
         "_reader",
         "broken",
+        "has_rest",
     )
 
     def __init__(self, reader: HeadReader, limits: Http) -> None:
@@ -151,11 +152,14 @@ class RequestParser:
         self._limits = limits
         self._data = b""  # not parsed yet, from _pos on
         self._pos = 0
-        self._pending: tuple[bytes, bytes, Head] | None = None  # a request whose body is being received
+        self._pending: tuple[str, str, Head] | None = None  # a request whose body is being received
         self._body = bytearray()  # not a list of parts: a part may be one byte
         self._body_left = 0
         self._chunks: _Chunks | None = None
         self._continued = False
+        self._head_bytes = limits.head_bytes
+        self._line_bytes = limits.line_bytes
+        self.has_rest = False  # bytes beyond the last request are there already
         self.broken = False
 
     @property
@@ -163,14 +167,9 @@ class RequestParser:
         return self._pending is not None
 
     @property
-    def has_rest(self) -> bool:
-        """Bytes beyond the last request are there already."""
-        return self._data != b""
-
-    @property
     def in_head(self) -> bool:
         """A head has begun and is not complete."""
-        return self._pending is None and self._data != b""
+        return self._pending is None and self.has_rest
 
     @property
     def body_received(self) -> int:
@@ -191,14 +190,17 @@ class RequestParser:
         """Take more bytes; the next request if it is complete. Raises ``Refused``, once; then only None."""
         if self._pending is not None:
             return self._continue_body(data)
-        pos = self._pos
-        if self._data:
-            data = self._data[pos:] + data if data else self._data
-            if data is not self._data:
-                pos = 0
+        pos = 0
+        if self.has_rest:
+            if data:
+                data = self._data[self._pos :] + data
+            else:
+                data = self._data
+                pos = self._pos
         end = data.find(b"\r\n\r\n", pos)
-        if end < 0 or end - pos > self._limits.head_bytes or self.broken:
-            return self._incomplete(data, pos)
+        if end < 0 or end - pos > self._head_bytes or self.broken:
+            self._incomplete(data, pos)
+            return None
         eol = data.find(b"\r\n", pos)
         line = data[pos:eol]
         parts = line.split(b" ")
@@ -206,9 +208,10 @@ class RequestParser:
             if not line:
                 return self._after_empty_line(data[pos:])
             self._refuse_line(line)
-        method, target, version = parts
+        token, raw_target, version = parts
         known = self._known.get(version)
-        if known is None or eol - pos > self._limits.line_bytes or not (method in _METHODS or _METHOD(method)):
+        method = _METHODS.get(token) or (_METHOD(token) and token.decode("ascii"))
+        if known is None or not method or eol - pos > self._line_bytes:
             self._refuse_line(line)
         block = data[eol : end + 2]
         head = known.get(block)
@@ -218,7 +221,13 @@ class RequestParser:
             except Refused:
                 self._break()
                 raise
-        if not _ORIGIN_FORM(target):
+        if not raw_target.isascii():
+            self._refuse_target()
+        target = raw_target.decode("ascii")
+        # Printable ASCII without "#": everything else has to be percent-encoded.
+        if not target.isprintable() or "#" in target:
+            self._refuse_target()
+        if target[:1] != "/":
             target = self._other_form(method, target, head)
         rest = end + 4
         length = head.length
@@ -227,9 +236,12 @@ class RequestParser:
         elif len(data) - rest >= length:
             stop = rest + length
             if stop == len(data):
-                self._data = b""
-                self._pos = 0
+                if self.has_rest:
+                    self.has_rest = False
+                    self._data = b""
+                    self._pos = 0
             else:
+                self.has_rest = True
                 self._data = data
                 self._pos = stop
             return method, target, head, data[rest:stop]
@@ -237,8 +249,7 @@ class RequestParser:
             self._body_left = length
         self._pending = (method, target, head)
         self._continued = False
-        self._data = b""
-        self._pos = 0
+        self._keep(b"")
         return self._continue_body(data[rest:])
 
     def _continue_body(self, data: bytes) -> Request | None:
@@ -265,8 +276,13 @@ class RequestParser:
             self._body = bytearray()
         request = (*self._pending, body)
         self._pending = None
-        self._data = rest
+        self._keep(rest)
         return request
+
+    def _keep(self, data: bytes) -> None:
+        self._data = data
+        self._pos = 0
+        self.has_rest = data != b""
 
     def _incomplete(self, data: bytes, pos: int) -> None:
         """There is no whole head: refuse what can't become one, keep the rest."""
@@ -274,7 +290,7 @@ class RequestParser:
             return
         limits = self._limits
         # What was looked at before is kept from its beginning on; what is left of a batch of requests was not.
-        start = 0 if pos else len(self._data)
+        start = 0 if pos or self._pos else len(self._data)
         data = data[pos:]
         eol = data.find(b"\r\n")
         if (eol if eol >= 0 else len(data)) > limits.line_bytes:
@@ -292,16 +308,14 @@ class RequestParser:
         if len(data) > limits.head_bytes:
             self._break()
             raise Refused(431, f"The head is longer than {limits.head_bytes} bytes.")
-        self._data = data
-        self._pos = 0
+        self._keep(data)
 
     def _after_empty_line(self, data: bytes) -> Request | None:
         """One empty line before a request is ignored, as RFC 9112 section 2.2 asks."""
         if data[2:4] == b"\r\n":
             self._break()
             raise Refused(400, "Empty lines instead of a request.")
-        self._data = b""
-        self._pos = 0
+        self._keep(b"")
         return self.next(data[2:])
 
     def _check_line(self, line: bytes) -> None:
@@ -318,25 +332,27 @@ class RequestParser:
             raise Refused(505, "Only HTTP/1.1 and HTTP/1.0 are served.")
         raise Refused(400, "The first line is no `METHOD target HTTP/1.1`.")
 
-    def _other_form(self, method: bytes, target: bytes, head: Head) -> bytes:
-        if target == b"*" and method == b"OPTIONS":
+    def _refuse_target(self) -> NoReturn:
+        self._break()
+        raise Refused(400, "The request target must begin with `/`; other characters are percent-encoded.")
+
+    def _other_form(self, method: str, target: str, head: Head) -> str:
+        if target == "*" and method == "OPTIONS":
             return target
         absolute = _ABSOLUTE_FORM(target)
-        if absolute is None or method == b"CONNECT":
-            self._break()
-            raise Refused(400, "The request target must begin with `/`; other characters are percent-encoded.")
+        if absolute is None or method == "CONNECT":
+            self._refuse_target()
         authority, path = absolute.groups()
         # RFC 9112 section 3.2.2 lets the target win over Host; two that differ are two readings, so they are refused.
         if head.host is not None and authority.lower() != head.host.lower():
             self._break()
             raise Refused(400, "The request target and Host name different servers.")
-        path = path or b"/"
-        return bytes(path if path.startswith(b"/") else b"/" + path)
+        path = path or "/"
+        return path if path[0] == "/" else "/" + path
 
     def _break(self) -> None:
         self.broken = True
-        self._data = b""
-        self._pos = 0
+        self._keep(b"")
         self._pending = None
         self._chunks = None
         self._body = bytearray()
@@ -470,7 +486,7 @@ def _interpret(fields: list[tuple[bytes, bytes]], http10: bool) -> Head:
     if hosts:
         if not _HOST(hosts[0]):
             raise Refused(400, "Host is malformed.")
-        head.host = hosts[0]
+        head.host = hosts[0].decode("ascii")
     if http10:
         head.keep_alive = b"keep-alive" in connection
     if b"close" in connection:

@@ -21,55 +21,58 @@ Route = tuple[int, str, str, str, bool]
 _HEX = frozenset(b"0123456789abcdefABCDEF")
 
 
-def route(method: bytes, target: bytes) -> Route:
-    """What a request is for. Raises ``BadRequest`` for a bad name, ``MethodNotAllowed`` for a call without POST."""
-    if b"?" in target:
-        path, _, query = target.partition(b"?")
-        timing = b"timing" in query and any(
-            part == b"timing" or part.startswith(b"timing=") for part in query.split(b"&")
-        )
-    else:
-        path = target
-        query = b""
-        timing = False
-    if path.startswith(b"/actors/"):
-        parts = path.split(b"/", 5)
-        if len(parts) >= 5:
-            _, _, type_, name, verb = parts[:5]
-            if verb == b"fetch":
-                rest = b"/" + (parts[5] if len(parts) == 6 else b"")
-                if query or target.endswith(b"?"):
-                    rest += b"?" + query
-                return FETCH, segment(type_, "type"), segment(name, "name"), rest.decode("ascii"), timing
-            if len(parts) == 5:
-                if method != b"POST":
-                    raise MethodNotAllowed(f"A call is a POST, not a {method.decode('ascii')}.")
-                return CALL, segment(type_, "type"), segment(name, "name"), segment(verb, "method"), timing
-    elif path.startswith(b"/-/"):
-        return SYSTEM, "", "", path.decode("ascii"), timing
-    return DOOR, "", "", target.decode("ascii"), timing
+def route(method: str, target: str) -> Route:
+    """What a request is for; ``target`` is printable ASCII that begins with ``/``.
+
+    Raises ``BadRequest`` for a bad name, ``MethodNotAllowed`` for a call without POST.
+    """
+    if target.startswith("/actors/") and "%" not in target and "?" not in target and len(target) <= NAME_BYTES:
+        # The hot path: nothing to decode, nothing too long.
+        parts = target.split("/")
+        if len(parts) == 5 and method == "POST":
+            _, _, type_, name, verb = parts
+            if type_ and name and verb and verb != "fetch":
+                return CALL, type_, name, verb, False
+    return _route(method, target)
 
 
-def segment(raw: bytes, what: str) -> str:
+def _route(method: str, target: str) -> Route:
+    path, mark, query = target.partition("?")
+    timing = "timing" in query and any(part == "timing" or part.startswith("timing=") for part in query.split("&"))
+    if path.startswith("/-/"):
+        return SYSTEM, "", "", path, timing
+    parts = path.split("/", 5)
+    if len(parts) >= 5 and parts[1] == "actors":
+        _, _, type_, name, verb = parts[:5]
+        if verb == "fetch":
+            rest = "/" + (parts[5] if len(parts) == 6 else "") + mark + query
+            return FETCH, segment(type_, "type"), segment(name, "name"), rest, timing
+        if len(parts) == 5:
+            if method != "POST":
+                raise MethodNotAllowed(f"A call is a POST, not a {method}.")
+            return CALL, segment(type_, "type"), segment(name, "name"), segment(verb, "method"), timing
+    return DOOR, "", "", target, timing
+
+
+def segment(text: str, what: str) -> str:
     """One path segment, percent-decoded strictly: UTF-8, 1 to 512 bytes, no NUL. ``+`` is a plus."""
-    if b"%" in raw:
-        raw = _percent_decoded(raw, what)
-    if not 0 < len(raw) <= NAME_BYTES:
-        raise BadRequest(
-            f"The {what} in the path is empty." if not raw else f"The {what} in the path is over {NAME_BYTES} bytes."
-        )
-    try:
-        text = raw.decode("utf-8")
-    except UnicodeDecodeError:
-        raise BadRequest(f"The {what} in the path is not UTF-8.") from None
+    if "%" in text:
+        text = _percent_decoded(text, what)
+    if not text:
+        raise BadRequest(f"The {what} in the path is empty.")
+    if len(text.encode()) > NAME_BYTES:
+        raise BadRequest(f"The {what} in the path is over {NAME_BYTES} bytes.")
     if "\0" in text:
         raise BadRequest(f"The {what} in the path holds a NUL.")
     return text
 
 
-def _percent_decoded(raw: bytes, what: str) -> bytes:
-    _, *escaped = raw.split(b"%")
-    for part in escaped:
+def _percent_decoded(text: str, what: str) -> str:
+    raw = text.encode("ascii")
+    for part in raw.split(b"%")[1:]:
         if len(part) < 2 or part[0] not in _HEX or part[1] not in _HEX:
             raise BadRequest(f"The {what} in the path has a `%` that is no escape; write a percent sign as %25.")
-    return unquote_to_bytes(raw)
+    try:
+        return unquote_to_bytes(raw).decode("utf-8")
+    except UnicodeDecodeError:
+        raise BadRequest(f"The {what} in the path is not UTF-8.") from None

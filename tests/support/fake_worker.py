@@ -18,7 +18,6 @@ import sys
 from typing import Any
 
 import uvloop
-
 from actord.shards import wire
 
 KINDS = {wire.CALL: "call", wire.FETCH: "fetch", wire.DOOR: "door", wire.CANCEL: "cancel"}
