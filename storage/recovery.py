@@ -5,6 +5,7 @@
 3. Without a marker, nothing is served that a power cut could still remove. A failed fsync marks pages clean, so what
    reads back after it need not be on the disk: the log's bytes are written again and synced before SQLite sees them,
    the checkpoint then writes and syncs every page of the log, and only a database that passes its checks is opened.
+   (The first alone would do; on a full disk it has to.)
 4. The marker is gone, durably, before the first write.
 
 The caller holds the shard's lock from before ``prepare`` until it has closed the database: a predecessor may still be
@@ -120,7 +121,11 @@ def _recover(path: str, *, shard: int, identity: str, log: logging.Logger) -> No
     try:
         conn.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
         conn.execute("PRAGMA synchronous = FULL")
-        conn.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+        try:
+            conn.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+        except apsw.FullError:
+            # The log is on the disk, every byte of it: it can be served as it is.
+            log.warning("the disk is full: the log of %s stays as it is for now", path)
         schema.check_meta(conn, shard=shard, identity=identity)
         if os.stat(path).st_size <= QUICK_CHECK_BYTES:
             problems = [row[0] for row in conn.execute("PRAGMA quick_check(5)")]
