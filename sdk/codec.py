@@ -14,8 +14,7 @@ Promises:
 
 Not guarded against: ``ormsgpack.Ext`` and ``ormsgpack.Fragment`` objects, which exist only to be taken at their word.
 
-A path: ``$`` is the value itself, ``.name`` and ``["other key"]`` members of a dict, ``[3]`` an item of a list or tuple
-or a key that is no str, ``{}`` some member of a set. Containers nest at most 255 deep.
+Containers nest at most 255 deep. How a path is spelt: ``refusal``.
 
 The format is one MessagePack value. Maps have str keys only; integers are 64-bit; bin is bytes. The rest is ext types.
 All integers in payloads are big-endian.
@@ -44,7 +43,6 @@ microseconds · 3 the same with its name in UTF-8 behind it · 4 ``ZoneInfo``, i
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import struct
 from collections.abc import Callable, Iterable
@@ -56,6 +54,7 @@ from zoneinfo import ZoneInfo
 
 import ormsgpack
 from actord.errors import CodecError
+from actord.refusal import Refused, check_text, path_step, type_name
 from ormsgpack import Ext
 
 DEPTH_MAX = 255
@@ -118,9 +117,9 @@ def decode(data: bytes) -> Any:
                 value = _lift(value, 1)
         else:
             value, end = _unpackb(b"\x92" + data + _END, ext_hook=_from_ext)
-    except (ValueError, TypeError, RecursionError, MemoryError) as error:
+    except Exception as error:  # promise 3
         raise CodecError(f"not a value of this codec: {_cause(data, error)}") from None
-    if end != _END_VALUE:
+    if type(end) is not int or end != _END_VALUE:
         raise CodecError("not a value of this codec: bytes follow the value")
     return value
 
@@ -218,20 +217,6 @@ _NATIVE = (_PLAIN | _CONTAINERS | frozenset(_SCALARS_TO_EXT)) - {bytearray}
 # -- encoding, the long way: what the fast way can't do, and the path of what nobody can
 
 
-class Refused(Exception):
-    """What can't be encoded, and why. ``path`` collects the steps to it, from the culprit outwards."""
-
-    def __init__(self, reason: str) -> None:
-        self.reason = reason
-        self.path: list[str] = []
-
-    def detail(self) -> str:
-        steps = self.path[::-1]
-        if len(steps) > 32:
-            steps[16:-16] = [" … "]
-        return f"${''.join(steps)}: {self.reason}"
-
-
 def _encode_slowly(value: Any) -> bytes:
     try:
         data: bytes = _packb(_lower(value, set()), None, _OPTIONS)
@@ -299,35 +284,6 @@ def _lower_dict(value: dict[Any, Any], parents: set[int]) -> Any:
     if all(type(key) is str for key in value):
         return dict(zip(pairs[1::2], pairs[2::2], strict=True))
     return pairs
-
-
-def check_text(text: str) -> None:
-    """Refuse what has no UTF-8."""
-    if not text.isascii():
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            raise Refused(f"a str with a lone surrogate at index {error.start}") from None
-
-
-def path_step(key: Any) -> str:
-    """The step of a path into a dict: ``.name``, ``["other key"]`` or ``[1]``."""
-    if type(key) is str:
-        if key.isidentifier() and key.isascii():
-            return f".{_short(key)}"
-        return f"[{_short(json.dumps(key, ensure_ascii=True))}]"
-    if type(key) is int and key.bit_length() > 128:  # long ints have no str() by default
-        return "[a long int]"
-    return f"[{_short(repr(key))}]"
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= 80 else text[:80] + "…"
-
-
-def type_name(kind: type) -> str:
-    """A type as messages call it."""
-    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
 
 
 # -- decoding

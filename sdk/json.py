@@ -7,7 +7,7 @@ What JSON lacks is written as msgspec writes and reads it:
   UUID, Decimal: string.
 * dataclass, TypedDict, ``msgspec.Struct``: object. Enum: its value. Subclasses of str, int, float, list, dict: as their
   base.
-* int of any size: an exact integer, up to the interpreter's limit of 4,300 digits.
+* int of any size: an exact integer, up to the interpreter's limit of about 4,300 digits.
 * Keys that are no str: None ``null``, bool ``true`` / ``false``, other scalars as their text. Nothing keeps two keys
   from becoming the same.
 
@@ -35,8 +35,8 @@ from uuid import UUID
 
 import msgspec
 import orjson
-from actord.codec import Refused, check_text, path_step, type_name
 from actord.errors import BadRequest, CodecError
+from actord.refusal import Refused, check_text, path_step, type_name
 
 DEPTH_MAX = 1000
 
