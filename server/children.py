@@ -116,6 +116,20 @@ class Failure:
         self.exit = exit
 
 
+class Backoff:
+    """Promise 1: how long to wait before the next life."""
+
+    def __init__(self, limit: float) -> None:
+        self._limit = limit
+        self._next = 0.0
+
+    def after(self, lived: float) -> float:
+        """Seconds to wait after a life of ``lived`` seconds."""
+        delay = 0.0 if lived >= YOUNG_SECONDS else self._next
+        self._next = min(max(delay * 2, FIRST_DELAY_SECONDS), self._limit)
+        return delay
+
+
 class Child:
     """A place that a process fills. ``argv`` gets the number of the control line's descriptor appended."""
 
@@ -137,10 +151,9 @@ class Child:
         self._fds = list(fds)
         self._owner = owner
         self._stuck_after = stuck_after
-        self._delay_max = delay_max
+        self._backoff = Backoff(delay_max)
         self.state = State.DOWN
         self.held = False  # waiting for ``start``, not for a timer
-        self._delay = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._down: list[asyncio.Future[None]] = []
         # for one process
@@ -166,7 +179,7 @@ class Child:
             self._process = Process(self._argv, self._boot, self._fds, self._on_message, self._on_exit)
         except OSError as error:  # the system is out of processes or memory
             self._step(Event.DIED)
-            self._delay = max(self._delay, FIRST_DELAY_SECONDS)
+            self._backoff.after(0.0)  # never at once
             self._failed(Failure(f"{self.name} can't be started: {error}", None), 0.0)
 
     def drain(self, limit: float) -> None:
@@ -261,10 +274,7 @@ class Child:
 
     def _again(self, lived: float) -> None:
         """Start the next life: at once after a long one, later and later after short ones."""
-        if lived >= YOUNG_SECONDS:
-            self._delay = 0.0
-        delay = self._delay
-        self._delay = min(max(delay * 2, FIRST_DELAY_SECONDS), self._delay_max)
+        delay = self._backoff.after(lived)
         if delay == 0:
             self.start()
         else:
