@@ -10,7 +10,6 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 import msgspec
-
 from actord.limits import BODY_BYTES_MAX, MIB
 
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=86_400)]
@@ -63,6 +62,7 @@ class Storage(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     ballast: Size = 8 * MIB
     checkpoint_wal: Annotated[int, msgspec.Meta(ge=64 * 1024, le=1 << 40)] = 16 * MIB
     page_cache: Annotated[int, msgspec.Meta(ge=64 * 1024, le=1 << 40)] = 16 * MIB
+    flush: Literal["auto", "kernel", "thread"] = "auto"
 
 
 class Log(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):

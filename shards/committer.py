@@ -2,8 +2,8 @@
 
 1. A turn's writes enter exactly one batch, in the order in which turns ended.
 2. A batch closes when the flush of its predecessor has returned, or at once when nothing is in flight. No timer.
-3. Rows are written on the loop thread (microseconds, no sync); the flush thread then syncs the log; only after that
-   are the batch's replies released. The next batch is written and handed to the flush thread before they are sent.
+3. Rows are written on the loop thread (microseconds, no sync); the flusher then syncs the log; only after that are
+   the batch's replies released. The next batch is written and handed to the flusher before they are sent.
 4. A full disk rolls a whole batch back, for certain: its calls are answered `applied: no`, and the shard goes on.
 5. After any other failure the committer is broken for good: everything held is answered `applied: unknown`, nothing
    more is served, and the process exits (a failed fsync must not be tried again: the kernel may have dropped the
@@ -15,10 +15,8 @@ batch in the log.
 
 from __future__ import annotations
 
-import asyncio
-import threading
 from collections.abc import Callable
-from queue import SimpleQueue
+from typing import Protocol
 
 from actord.errors import ActorOutputGateError, StoreFull
 from actord.shards.call import Call
@@ -26,35 +24,10 @@ from actord.shards.gate import OutputGate
 from actord.storage.api import Batch, Store
 
 
-class Flusher:
-    """The flush thread of a worker: runs one sync after the other and reports back to the loop."""
+class Flusher(Protocol):
+    """Runs a store's sync off the loop and calls ``done(error or None)`` on it."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        self._queue: SimpleQueue[tuple[Callable[[], None], Callable[[BaseException | None], None]] | None]
-        self._queue = SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name="flush", daemon=True)
-        self._thread.start()
-
-    def submit(self, sync: Callable[[], None], done: Callable[[BaseException | None], None]) -> None:
-        """Run ``sync`` in the thread, then ``done(error or None)`` on the loop."""
-        self._queue.put((sync, done))
-
-    def close(self) -> None:
-        self._queue.put(None)
-        self._thread.join()
-
-    def _run(self) -> None:
-        get = self._queue.get
-        report = self._loop.call_soon_threadsafe
-        while (item := get()) is not None:
-            sync, done = item
-            error: BaseException | None = None
-            try:
-                sync()
-            except BaseException as caught:
-                error = caught
-            report(done, error)
+    def submit(self, store: Store, done: Callable[[BaseException | None], None]) -> None: ...
 
 
 class GroupCommitter:
@@ -129,7 +102,7 @@ class GroupCommitter:
             return
         self.batch = Batch(batch.seq + 1)
         self._in_flight = held
-        self._flusher.submit(self._store.sync, self._flushed)
+        self._flusher.submit(self._store, self._flushed)
 
     def _flushed(self, error: BaseException | None) -> None:
         if self.broken is not None:

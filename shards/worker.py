@@ -23,7 +23,6 @@ import uvloop
 from actord import logs
 from actord.errors import ActordError, StoreBroken
 from actord.settings import Settings
-from actord.shards.committer import Flusher
 from actord.shards.control import ControlChannel, Message, boot_child
 from actord.shards.dispatch import Dispatcher
 from actord.shards.door import FrontDoor
@@ -38,6 +37,7 @@ from actord.shards.stub import Environment, StubRouter
 from actord.shards.turns import TurnRunner
 from actord.storage.ballast import Ballast
 from actord.storage.datadir import shard_paths
+from actord.storage.flush import open_flusher
 from actord.storage.sqlite import SqliteStore
 
 log = logging.getLogger("actord.worker")
@@ -59,7 +59,7 @@ class Worker:
         self.program = program
         self._boot = boot
         self._loop = loop = asyncio.get_running_loop()
-        self._flusher = Flusher(loop)
+        self._flusher = open_flusher(loop, settings.storage.flush)
         self._gate = gate = OutputGate()
         self._links: dict[int, Link] = {}
         router = StubRouter(self._link_of_slot, settings.http.call_deadline)

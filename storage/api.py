@@ -79,6 +79,15 @@ class Store(Protocol):
 
     def sync(self) -> None: ...
 
+    @property
+    def sync_fd(self) -> int:
+        """The descriptor whose ``fdatasync`` is what ``sync`` does, for whoever has a cheaper way to run it."""
+        ...
+
+    def sync_failed(self, error: OSError) -> Exception:
+        """That way failed: the store is broken from now on. Returns the ``StoreBroken`` to report."""
+        ...
+
     def maintain(self) -> None:
         """Called on the loop thread between commits, when nothing is in flight: checkpoints when one is due."""
         ...

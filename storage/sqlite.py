@@ -23,11 +23,12 @@ from typing import Any
 from zlib import crc32
 
 import apsw
-from actord.errors import DataDirError, InvariantViolated, StorageError, StoreBroken, StoreCorrupt, StoreFull
+from actord.errors import DataDirError, InvariantViolated, StoreBroken, StoreCorrupt, StoreFull
 from actord.storage import recovery, schema
 from actord.storage.api import Batch
 from actord.storage.ballast import FULL_ERRNOS, Ballast
 from actord.storage.files import FileLock, Locked, fsync_dir_of
+from actord.storage.reads import SqliteReads
 
 LOCK_WAIT_SECONDS = 10.0
 
@@ -44,13 +45,11 @@ _CLEAR = "DELETE FROM kv WHERE actor = ?"
 _ACTOR = "INSERT INTO actor (id, slot, type, name, sum) VALUES (?, ?, ?, ?, ?)"
 _SEQ = "UPDATE meta SET value = ? WHERE name = 'commit_seq' AND value = ?"
 _READ_SEQ = "SELECT value FROM meta WHERE name = 'commit_seq'"
-_READ = "SELECT value, sum FROM kv WHERE actor = ? AND key = ?"
-_FIND = "SELECT id, sum FROM actor WHERE slot = ? AND type = ? AND name = ?"
 
 _log = logging.getLogger("actord.storage")
 
 
-class SqliteStore:
+class SqliteStore(SqliteReads):
     """A shard's store. Open it with ``open``; one thread calls everything but ``sync``."""
 
     @classmethod
@@ -120,7 +119,7 @@ class SqliteStore:
         self._ballast = ballast
         self._log = log
         # state
-        self._broken: str | None = None
+        self._broken = None
         self.full = False
         self._checkpoint_wanted = False  # once after the disk became full, so that the log can start over
         self._wal_frames = 0
@@ -200,93 +199,13 @@ class SqliteStore:
         frames = self._wal_frames
         return _WAL_HEADER_BYTES + frames * _WAL_FRAME_BYTES if frames else 0
 
-    # -- reading
-
-    def find_actor(self, slot: int, type_: str, name: str) -> int | None:
-        if self._broken is not None:
-            raise self._refuse()
-        try:
-            rows = self._cursor.execute(_FIND, (slot, type_, name)).fetchall()
-        except apsw.Error as error:
-            raise self._read_failed(error) from error
-        if not rows:
-            return None
-        id_: Any
-        id_, sum_ = rows[0]
-        if schema.actor_sum(id_, slot, type_, name) != sum_:
-            raise StoreCorrupt(f"The entry of actor {id_} ({type_}/{name!r}) in {self.path} fails its checksum.")
-        return int(id_)
+    # -- writing
 
     def next_actor_id(self) -> int:
         if self._broken is not None:
             raise self._refuse()
         self._last_actor_id += 1
         return self._last_actor_id
-
-    def read(self, actor: int, key: str) -> bytes | None:
-        if self._broken is not None:
-            raise self._refuse()
-        try:
-            rows = self._cursor.execute(_READ, (actor, key)).fetchall()
-        except apsw.Error as error:
-            raise self._read_failed(error) from error
-        if not rows:
-            return None
-        value, sum_ = rows[0]
-        if type(value) is not bytes or crc32(value, crc32(key.encode(), actor)) != sum_:
-            raise self._bad_row(actor, key)
-        return value
-
-    def scan(
-        self,
-        actor: int,
-        *,
-        start: str | None = None,
-        start_after: bool = False,
-        end: str | None = None,
-        reverse: bool = False,
-        limit: int | None = None,
-        limit_bytes: int | None = None,
-    ) -> tuple[list[tuple[str, bytes]], bool]:
-        if self._broken is not None:
-            raise self._refuse()
-        query = "SELECT key, value, sum FROM kv WHERE actor = ?"
-        bindings: list[Any] = [actor]
-        if start is not None:
-            query += " AND key > ?" if start_after else " AND key >= ?"
-            bindings.append(start)
-        if end is not None:
-            query += " AND key < ?"
-            bindings.append(end)
-        query += " ORDER BY key DESC" if reverse else " ORDER BY key"
-        rows: list[tuple[str, bytes]] = []
-        room = limit_bytes
-        cursor = self._conn.cursor()
-        try:
-            for key, value, sum_ in cursor.execute(query, bindings):
-                if len(rows) == limit or (room is not None and room < 0):
-                    return rows, False
-                if type(key) is not str or type(value) is not bytes or crc32(value, crc32(key.encode(), actor)) != sum_:
-                    raise self._bad_row(actor, key)
-                rows.append((key, value))
-                if room is not None:
-                    room -= len(value)
-            return rows, True
-        except apsw.Error as error:
-            raise self._read_failed(error) from error
-        finally:
-            # An unfinished statement holds a read transaction, and that keeps the log from starting over.
-            cursor.close(True)
-
-    def _bad_row(self, actor: int, key: object) -> StoreCorrupt:
-        return StoreCorrupt(f"The value of actor {actor}, key {key!r}, in {self.path} fails its checksum.")
-
-    def _read_failed(self, error: Exception) -> StorageError:
-        if isinstance(error, apsw.CorruptError | apsw.NotADBError):
-            return StoreCorrupt(f"{self.path} is damaged: {error}")
-        return self._break("reading", error)
-
-    # -- writing
 
     def write(self, batch: Batch) -> None:
         if self._broken is not None:
@@ -419,7 +338,14 @@ class SqliteStore:
         try:
             os.fdatasync(self._wal_fd)
         except OSError as error:
-            raise self._break("syncing the log", error) from error
+            raise self.sync_failed(error) from error
+
+    @property
+    def sync_fd(self) -> int:
+        return self._wal_fd
+
+    def sync_failed(self, error: OSError) -> StoreBroken:
+        return self._break("syncing the log", error)
 
     def maintain(self) -> None:
         if self._broken is not None:
@@ -498,11 +424,3 @@ class SqliteStore:
             self._wal_fd = -1
         if not keep_lock:
             self._lock.release()
-
-    def _break(self, doing: str, error: Exception) -> StoreBroken:
-        self._broken = f"{doing}: {error}"
-        self._log.critical("the store %s failed at %s: %s", self.path, doing, error)
-        return StoreBroken(f"The store failed ({self._broken}).", applied="unknown")
-
-    def _refuse(self) -> StoreBroken:
-        return StoreBroken(f"The store can't be used any more ({self._broken}).", applied="unknown")
