@@ -3,7 +3,7 @@
 When a disk is full even a deletion fails in SQLite, and so does a checkpoint: nothing can free room any more. The
 ballast is a file of real blocks that is let go at that moment, so that deletions and checkpoints work again.
 
-1. ``hold`` returns True only when the blocks are really there.
+1. ``hold`` returns True only when the blocks were reserved, or written, and synced.
 2. ``release`` gives them back; it needs no room to do so.
 3. ``has_room`` asks for more than the ballast itself, so that taking it back can't fill the disk again.
 """
@@ -16,7 +16,7 @@ import os
 
 from actord.storage.files import FILE_MODE, fsync_dir_of, write_all
 
-_CHUNK = bytes(1024 * 1024)
+_CHUNK_BYTES = 1024 * 1024
 FULL_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
@@ -42,7 +42,7 @@ class Ballast:
             os.ftruncate(fd, 0)
             self._allocate(fd)
             os.fsync(fd)
-            self.held = os.fstat(fd).st_blocks * 512 >= self.size
+            self.held = True
         except OSError as error:
             if error.errno not in FULL_ERRNOS:
                 raise
@@ -63,8 +63,9 @@ class Ballast:
                 raise
         if os.fstat(fd).st_blocks * 512 >= self.size:
             return
-        for start in range(0, self.size, len(_CHUNK)):
-            write_all(fd, memoryview(_CHUNK)[: self.size - start])
+        # A file system that can't reserve, or stores zeros as nothing: what can't be compressed has to be stored.
+        for start in range(0, self.size, _CHUNK_BYTES):
+            write_all(fd, os.urandom(min(_CHUNK_BYTES, self.size - start)))
 
     def release(self) -> bool:
         """Give the room back. False when it was not held."""

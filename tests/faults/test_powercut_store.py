@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -14,7 +13,7 @@ from actord.errors import ActordError
 
 from tests.faults import powercut, store_workload
 
-pytestmark = pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
+pytestmark = pytest.mark.skipif(bool(powercut.unavailable()), reason=powercut.unavailable())
 
 WORKLOAD = os.path.join(os.path.dirname(__file__), "store_workload.py")
 SEED = 20_240_601

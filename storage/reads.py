@@ -1,0 +1,115 @@
+"""Reading a shard's database: every row that leaves it has been checked, and a store that is broken reads nothing.
+
+1. A row whose checksum does not fit its actor, key and value is ``StoreCorrupt``, which names actor and key.
+2. Every statement is finished before its method returns: an unfinished one would keep the log from starting over.
+3. Broken is a state that is checked first and never left.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+from zlib import crc32
+
+import apsw
+from actord.errors import StorageError, StoreBroken, StoreCorrupt
+from actord.storage import schema
+
+_READ = "SELECT value, sum FROM kv WHERE actor = ? AND key = ?"
+_FIND = "SELECT id, sum FROM actor WHERE slot = ? AND type = ? AND name = ?"
+
+
+class SqliteReads:
+    """The reading half of ``SqliteStore``, which opens the connection."""
+
+    path: str
+    _broken: str | None
+    _conn: apsw.Connection
+    _cursor: apsw.Cursor
+    _log: logging.Logger
+
+    def find_actor(self, slot: int, type_: str, name: str) -> int | None:
+        if self._broken is not None:
+            raise self._refuse()
+        try:
+            rows = self._cursor.execute(_FIND, (slot, type_, name)).fetchall()
+        except apsw.Error as error:
+            raise self._read_failed(error) from error
+        if not rows:
+            return None
+        id_: Any
+        id_, sum_ = rows[0]
+        if schema.actor_sum(id_, slot, type_, name) != sum_:
+            raise StoreCorrupt(f"The entry of actor {id_} ({type_}/{name!r}) in {self.path} fails its checksum.")
+        return int(id_)
+
+    def read(self, actor: int, key: str) -> bytes | None:
+        if self._broken is not None:
+            raise self._refuse()
+        try:
+            rows = self._cursor.execute(_READ, (actor, key)).fetchall()
+        except apsw.Error as error:
+            raise self._read_failed(error) from error
+        if not rows:
+            return None
+        value, sum_ = rows[0]
+        if type(value) is not bytes or crc32(value, crc32(key.encode(), actor)) != sum_:
+            raise self._bad_row(actor, key)
+        return value
+
+    def scan(
+        self,
+        actor: int,
+        *,
+        start: str | None = None,
+        start_after: bool = False,
+        end: str | None = None,
+        reverse: bool = False,
+        limit: int | None = None,
+        limit_bytes: int | None = None,
+    ) -> tuple[list[tuple[str, bytes]], bool]:
+        if self._broken is not None:
+            raise self._refuse()
+        query = "SELECT key, value, sum FROM kv WHERE actor = ?"
+        bindings: list[Any] = [actor]
+        if start is not None:
+            query += " AND key > ?" if start_after else " AND key >= ?"
+            bindings.append(start)
+        if end is not None:
+            query += " AND key < ?"
+            bindings.append(end)
+        query += " ORDER BY key DESC" if reverse else " ORDER BY key"
+        rows: list[tuple[str, bytes]] = []
+        room = limit_bytes
+        cursor = self._conn.cursor()
+        try:
+            for key, value, sum_ in cursor.execute(query, bindings):
+                if len(rows) == limit or (room is not None and room < 0):
+                    return rows, False
+                if type(key) is not str or type(value) is not bytes or crc32(value, crc32(key.encode(), actor)) != sum_:
+                    raise self._bad_row(actor, key)
+                rows.append((key, value))
+                if room is not None:
+                    room -= len(value)
+            return rows, True
+        except apsw.Error as error:
+            raise self._read_failed(error) from error
+        finally:
+            # An unfinished statement holds a read transaction, and that keeps the log from starting over.
+            cursor.close(True)
+
+    def _bad_row(self, actor: int, key: object) -> StoreCorrupt:
+        return StoreCorrupt(f"The value of actor {actor}, key {key!r}, in {self.path} fails its checksum.")
+
+    def _read_failed(self, error: Exception) -> StorageError:
+        if isinstance(error, apsw.CorruptError | apsw.NotADBError):
+            return StoreCorrupt(f"{self.path} is damaged: {error}")
+        return self._break("reading", error)
+
+    def _break(self, doing: str, error: Exception) -> StoreBroken:
+        self._broken = f"{doing}: {error}"
+        self._log.critical("the store %s failed at %s: %s", self.path, doing, error)
+        return StoreBroken(f"The store failed ({self._broken}).", applied="unknown")
+
+    def _refuse(self) -> StoreBroken:
+        return StoreBroken(f"The store can't be used any more ({self._broken}).", applied="unknown")

@@ -1,0 +1,307 @@
+"""Record what a program does to the files below a directory, by strace: see ``powercut`` for what it is good for.
+
+What the record can't express (writes through shared memory, links, appending) is refused instead of left out.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+_CALLS = (
+    "open,openat,creat,write,pwrite64,writev,pwritev,pwritev2,ftruncate,truncate,fallocate,fsync,fdatasync,"
+    "sync_file_range,rename,renameat,renameat2,unlink,unlinkat,rmdir,mkdir,mkdirat,link,linkat,symlink,lseek,mmap,"
+    "sendto,sendmsg,copy_file_range,sendfile"
+)
+_WHOLE = re.compile(r"^(\d+)\s+(\w+)\((.*)\)\s+= (-?\d+|\?)(?:<.*)?(?: .*)?$", re.DOTALL)
+_BEGUN = re.compile(r"^(\d+)\s+(\w+)\((.*) <unfinished \.\.\.>$", re.DOTALL)
+_ENDED = re.compile(r"^(\d+)\s+<\.\.\. (\w+) resumed>(.*)$", re.DOTALL)
+_FD = re.compile(r"^(\d+|AT_FDCWD)<([^>]*)>")
+_STRING = re.compile(r'"((?:\\x[0-9a-f]{2})*)"(\.\.\.)?')
+
+
+class Unsupported(Exception):
+    """The program did something to the directory that the model does not know: the replay would be worth nothing."""
+
+
+@dataclass(eq=False)
+class Op:
+    """A change of one file's content: ``data`` at ``offset``, or with ``data`` None a new length ``offset``."""
+
+    inode: int
+    offset: int
+    data: bytes | None
+    begun: int = 0  # positions in the log
+    ended: int = sys.maxsize
+
+
+@dataclass(eq=False)
+class Name:
+    """A change of one directory: ``path`` now leads to ``inode`` (None: to nothing). ``old`` vanishes with it."""
+
+    path: str
+    inode: int | None
+    old: str | None = None
+    directory: bool = False
+
+
+@dataclass(eq=False)
+class Sync:
+    """An fsync of a file (``inode``) or a directory (``path``). ``end`` is False where it begins."""
+
+    inode: int | None
+    path: str
+    begun: int
+    end: bool
+    failed: bool = False
+
+
+@dataclass(eq=False)
+class Send:
+    """Bytes for somebody outside: ``target`` is strace's name of the descriptor, as ``pipe:[123]``."""
+
+    pid: int
+    target: str
+    data: bytes
+
+
+Event = Op | Name | Sync | Send
+
+
+@dataclass
+class Log:
+    initial: dict[str, bytes]  # the files below the directory at the start, by relative path
+    events: list[Event] = field(default_factory=list)
+    returncode: int = 0
+    stdout: bytes = b""
+
+
+def record(
+    argv: list[str],
+    data_dir: str,
+    *,
+    inject: list[str] | None = None,
+    ignore: tuple[str, ...] = (),
+    env: dict[str, str] | None = None,
+    timeout: float = 120.0,
+) -> Log:
+    """Run ``argv`` under strace and return what it did below ``data_dir``. Its exit code is ``Log.returncode``.
+
+    ``inject``: fault injections of strace, as ``fdatasync:error=EIO:when=5``; strace counts calls per thread.
+    ``ignore``: beginnings of relative paths that are no part of the data, as ``run/``.
+    """
+    root = os.path.realpath(data_dir)
+    log = Log(_snapshot(root, ignore))
+    with tempfile.NamedTemporaryFile(suffix=".strace") as trace:
+        command = ["strace", "-f", "-y", "-xx", "-s", "16777216", "-o", trace.name, "-e", f"trace={_CALLS}"]
+        for fault in inject or []:
+            command += ["-e", f"inject={fault}"]
+        # A pipe, also when our own output goes to a file: what is sent to one counts as sent.
+        done = subprocess.run(
+            [*command, *argv],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            env=env,
+            timeout=timeout,
+            check=False,
+        )
+        log.returncode, log.stdout = done.returncode, done.stdout
+        with open(trace.name, encoding="latin-1") as lines:
+            _Parser(log, root, ignore).feed(lines)
+    return log
+
+
+def _snapshot(root: str, ignore: tuple[str, ...]) -> dict[str, bytes]:
+    files = {}
+    for folder, _, names in os.walk(root):
+        for name in names:
+            path = os.path.join(folder, name)
+            relative = os.path.relpath(path, root)
+            if not relative.startswith(ignore):
+                with open(path, "rb") as file:
+                    files[relative] = file.read()
+    return files
+
+
+def unavailable() -> str:
+    """Why nothing can be recorded here; empty when it can."""
+    if shutil.which("strace") is None:
+        return "strace is not installed"
+    done = subprocess.run(["strace", "-o", os.devnull, "true"], capture_output=True, text=True, check=False)
+    return "" if done.returncode == 0 else f"strace can't trace here: {done.stderr.strip()}"
+
+
+class _Parser:
+    """From strace's lines to events. Calls of several threads come as a beginning and an end on lines of their own."""
+
+    def __init__(self, log: Log, root: str, ignore: tuple[str, ...]) -> None:
+        self.log = log
+        self.root = root
+        self.ignore = ignore
+        self.names = {name: number for number, name in enumerate(sorted(log.initial))}
+        self.inodes = len(self.names)
+        self.offsets: dict[tuple[int, str], int] = {}
+        self.open_calls: dict[str, tuple[str, list[Event]]] = {}
+
+    def feed(self, lines: Iterable[str]) -> None:
+        for raw in lines:
+            line = raw.rstrip("\n")
+            if match := _BEGUN.match(line):
+                pid, call, arguments = match.groups()
+                self.open_calls[pid] = (arguments, self.begin(int(pid), call, arguments))
+            elif match := _ENDED.match(line):
+                pid, call, rest = match.groups()
+                arguments, events = self.open_calls.pop(pid)
+                if whole := _WHOLE.match(f"{pid} {call}({arguments}{rest}"):
+                    self.end(call, whole[3], whole[4], events)
+            elif match := _WHOLE.match(line):
+                pid, call, arguments, result = match.groups()
+                self.end(call, arguments, result, self.begin(int(pid), call, arguments))
+
+    def relative(self, path: str) -> str | None:
+        if path == self.root:
+            return "."
+        if path.startswith(self.root + "/") and not path.endswith(" (deleted)"):
+            name = path[len(self.root) + 1 :]
+            return None if name.startswith(self.ignore) else name
+        return None
+
+    def begin(self, pid: int, call: str, arguments: str) -> list[Event]:
+        """What may take effect from here on."""
+        events: list[Event] = []
+        if call in ("write", "pwrite64", "writev", "pwritev", "pwritev2", "sendto", "sendmsg"):
+            fd, target = _descriptor(arguments)
+            name = self.relative(target)
+            data = _data(arguments)
+            if name is None:
+                if not target.startswith("/") or target.startswith("/dev/"):
+                    events.append(Send(pid, target, data))
+            elif call in ("write", "pwrite64"):
+                offset = int(arguments.rsplit(", ", 1)[1]) if call == "pwrite64" else self.offsets.get((fd, name), 0)
+                events.append(Op(self.names[name], offset, data, len(self.log.events)))
+            else:
+                raise Unsupported(f"{call} on {name}")
+        elif call in ("fsync", "fdatasync"):
+            name = self.relative(_descriptor(arguments)[1])
+            if name is not None:
+                events.append(Sync(self.names.get(name), name, len(self.log.events), end=False))
+        elif call == "ftruncate":
+            name = self.relative(_descriptor(arguments)[1])
+            if name is not None:
+                events.append(Op(self.names[name], int(arguments.rsplit(", ", 1)[1]), None, len(self.log.events)))
+        self.log.events += events
+        return events
+
+    def end(self, call: str, arguments: str, result: str, events: list[Event]) -> None:
+        number = int(result) if result != "?" else -1
+        for event in events:
+            if isinstance(event, Op):
+                if number < 0:
+                    self.log.events.remove(event)
+                    continue
+                event.ended = len(self.log.events)
+                if event.data is not None:
+                    event.data = event.data[:number]
+                    if call == "write":
+                        fd, target = _descriptor(arguments)
+                        self.offsets[fd, self.relative(target) or ""] = event.offset + number
+            elif isinstance(event, Sync):
+                self.log.events.append(Sync(event.inode, event.path, event.begun, end=True, failed=number < 0))
+            elif number >= 0:
+                event.data = event.data[:number]
+        if events or number < 0:
+            return
+        if call in ("open", "openat", "creat"):
+            self.opened(arguments, number)
+        elif call == "lseek":
+            fd, target = _descriptor(arguments)
+            if (name := self.relative(target)) is not None:
+                self.offsets[fd, name] = number
+        elif call in ("unlink", "unlinkat", "rmdir"):
+            for name in self.paths(arguments)[:1]:
+                self.names.pop(name, None)
+                self.log.events.append(Name(name, None))
+        elif call in ("mkdir", "mkdirat"):
+            for name in self.paths(arguments)[:1]:
+                self.log.events.append(Name(name, None, directory=True))
+        elif call in ("rename", "renameat", "renameat2"):
+            self.renamed(arguments)
+        elif call not in ("fsync", "fdatasync", "write", "pwrite64", "sendto", "sendmsg", "writev", "ftruncate"):
+            self.refuse(call, arguments)
+
+    def opened(self, arguments: str, fd: int) -> None:
+        for name in self.paths(arguments)[:1]:
+            if "O_DIRECTORY" in arguments or name == ".":
+                return
+            self.offsets[fd, name] = 0
+            if "O_APPEND" in arguments:
+                raise Unsupported(f"O_APPEND on {name}")
+            if name not in self.names and "O_CREAT" in arguments:
+                self.names[name] = self.inodes
+                self.log.events.append(Name(name, self.inodes))
+                self.inodes += 1
+            elif "O_TRUNC" in arguments:
+                position = len(self.log.events)
+                self.log.events.append(Op(self.names[name], 0, None, position, position))
+
+    def renamed(self, arguments: str) -> None:
+        names = self.paths(arguments)
+        if not names:
+            return
+        if len(names) != 2 or names[0] not in self.names or os.path.dirname(names[0]) != os.path.dirname(names[1]):
+            raise Unsupported(f"rename of {names}")
+        inode = self.names.pop(names[0])
+        self.names[names[1]] = inode
+        self.log.events.append(Name(names[1], inode, old=names[0]))
+
+    def refuse(self, call: str, arguments: str) -> None:
+        if call == "mmap" and not ("MAP_SHARED" in arguments and "PROT_WRITE" in arguments):
+            return
+        found = [bytes.fromhex(part.replace("\\x", "")).decode("utf-8", "replace") for part in _paths_in(arguments)]
+        inside = [name for name in map(self.relative, found) if name is not None]
+        # Room that is kept, and blocks that are reserved, hold no data.
+        if inside and not (call == "fallocate" and inside[0].endswith(".ballast")):
+            raise Unsupported(f"{call} on {inside}")
+
+    def paths(self, arguments: str) -> list[str]:
+        """The path arguments that lie below the directory, relative to it."""
+        found = []
+        base = _FD.match(arguments)
+        for match in _STRING.finditer(arguments):
+            path = _unhex(match[1]).decode("utf-8", "surrogateescape")
+            if base is not None:
+                path = os.path.join(_unhex(base[2]).decode(), path)
+            name = self.relative(os.path.normpath(path))
+            if name is not None:
+                found.append(name)
+        return found
+
+
+def _unhex(text: str) -> bytes:
+    return bytes.fromhex(text.replace("\\x", "")) if text.startswith("\\x") else text.encode()
+
+
+def _descriptor(arguments: str) -> tuple[int, str]:
+    match = _FD.match(arguments)
+    if match is None:  # strace could not name it
+        return int(re.match(r"-?\d+", arguments)[0]), "?"  # type: ignore[index]
+    return int(match[1]), _unhex(match[2]).decode("utf-8", "surrogateescape")
+
+
+def _paths_in(arguments: str) -> list[str]:
+    return re.findall(r"[<\"]((?:\\x[0-9a-f]{2})+)[>\"]", arguments)
+
+
+def _data(arguments: str) -> bytes:
+    parts = []
+    for match in _STRING.finditer(arguments):
+        if match[2]:
+            raise Unsupported("strace cut a write short")
+        parts.append(_unhex(match[1]))
+    return b"".join(parts)
