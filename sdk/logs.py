@@ -96,7 +96,7 @@ def _extra(record: logging.LogRecord) -> dict[str, Any]:
 
 def _plain(value: object) -> str:
     text = str(value).translate(_ESCAPES)
-    return repr(text) if " " in text or not text else text
+    return f"'{text}'" if " " in text or not text else text
 
 
 def _traceback(formatter: logging.Formatter, record: logging.LogRecord) -> str:
