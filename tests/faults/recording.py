@@ -17,12 +17,16 @@ from dataclasses import dataclass, field
 _CALLS = (
     "open,openat,creat,write,pwrite64,writev,pwritev,pwritev2,ftruncate,truncate,fallocate,fsync,fdatasync,"
     "sync_file_range,rename,renameat,renameat2,unlink,unlinkat,rmdir,mkdir,mkdirat,link,linkat,symlink,lseek,mmap,"
-    "sendto,sendmsg,copy_file_range,sendfile"
+    "sendto,sendmsg,copy_file_range,sendfile,io_submit,io_getevents"
 )
+# What counts from its beginning on; all others count when they have returned.
+_BEGINNINGS = {"write", "pwrite64", "writev", "sendto", "sendmsg", "fsync", "fdatasync", "ftruncate", "io_submit"}
 _WHOLE = re.compile(r"^(\d+)\s+(\w+)\((.*)\)\s+= (-?\d+|\?)(?:<.*)?(?: .*)?$", re.DOTALL)
 _BEGUN = re.compile(r"^(\d+)\s+(\w+)\((.*) <unfinished \.\.\.>$", re.DOTALL)
 _ENDED = re.compile(r"^(\d+)\s+<\.\.\. (\w+) resumed>(.*)$", re.DOTALL)
 _FD = re.compile(r"^(\d+|AT_FDCWD)<([^>]*)>")
+_SUBMITTED = re.compile(r"aio_data=(\w+), [^{}]*aio_lio_opcode=IOCB_CMD_(\w+), [^{}]*aio_fildes=\d+<([^>]*)>")
+_REAPED = re.compile(r"\{data=(\w+), [^{}]*res=(-?\w+),")
 _STRING = re.compile(r'"((?:\\x[0-9a-f]{2})*)"(\.\.\.)?')
 
 
@@ -147,6 +151,7 @@ class _Parser:
         self.names = {name: number for number, name in enumerate(sorted(log.initial))}
         self.inodes = len(self.names)
         self.offsets: dict[tuple[int, str], int] = {}
+        self.submitted: dict[str, Sync] = {}  # by the program's own mark
         self.open_calls: dict[str, tuple[str, list[Event]]] = {}
 
     def feed(self, lines: Iterable[str]) -> None:
@@ -191,6 +196,15 @@ class _Parser:
             name = self.relative(_descriptor(arguments)[1])
             if name is not None:
                 events.append(Sync(self.names.get(name), name, len(self.log.events), end=False))
+        elif call == "io_submit":
+            for mark, opcode, target in _SUBMITTED.findall(arguments):
+                name = self.relative(_unhex(target).decode("utf-8", "surrogateescape"))
+                if name is None:
+                    continue
+                if opcode not in ("FSYNC", "FDSYNC"):
+                    raise Unsupported(f"asynchronous {opcode} on {name}")
+                self.submitted[mark] = Sync(self.names.get(name), name, len(self.log.events), end=False)
+                self.log.events.append(self.submitted[mark])
         elif call == "ftruncate":
             name = self.relative(_descriptor(arguments)[1])
             if name is not None:
@@ -217,6 +231,12 @@ class _Parser:
                 event.data = event.data[:number]
         if events or number < 0:
             return
+        if call == "io_getevents":
+            for mark, outcome in _REAPED.findall(arguments):
+                if (begun := self.submitted.pop(mark, None)) is not None:
+                    failed = int(outcome, 0) != 0
+                    self.log.events.append(Sync(begun.inode, begun.path, begun.begun, end=True, failed=failed))
+            return
         if call in ("open", "openat", "creat"):
             self.opened(arguments, number)
         elif call == "lseek":
@@ -232,7 +252,17 @@ class _Parser:
                 self.log.events.append(Name(name, None, directory=True))
         elif call in ("rename", "renameat", "renameat2"):
             self.renamed(arguments)
-        elif call not in ("fsync", "fdatasync", "write", "pwrite64", "sendto", "sendmsg", "writev", "ftruncate"):
+        elif call not in (
+            "io_submit",
+            "fsync",
+            "fdatasync",
+            "write",
+            "pwrite64",
+            "sendto",
+            "sendmsg",
+            "writev",
+            "ftruncate",
+        ):
             self.refuse(call, arguments)
 
     def opened(self, arguments: str, fd: int) -> None:

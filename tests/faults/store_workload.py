@@ -6,6 +6,7 @@ It goes on from where the store stands. What batch k writes follows from k alone
 store has to hold at any commit number. MODE:
 
     right         write, sync in a thread while the next batch is written, then acknowledge
+    kernel        the same with the kernel's asynchronous sync
     no-sync       planted bug: never syncs
     ack-first     planted bug: acknowledges a batch when it is written, and syncs then
     no-rewrite    planted bug: recovery takes the log as it reads it
@@ -14,6 +15,7 @@ store has to hold at any commit number. MODE:
 
 from __future__ import annotations
 
+import asyncio
 import os
 import random
 import sys
@@ -23,6 +25,7 @@ from collections.abc import Iterator
 from actord.errors import StoreBroken
 from actord.storage import recovery
 from actord.storage.api import Batch
+from actord.storage.flush import open_flusher
 from actord.storage.sqlite import SqliteStore
 
 IDENTITY = "6f2d6f0e-3f5b-4d0b-9d9b-7c3f1d3a2b10"
@@ -82,7 +85,38 @@ def acknowledge(seq: int) -> None:
     os.write(1, b"%d\n" % seq)
 
 
+async def run_kernel(store: SqliteStore, count: int) -> None:
+    loop = asyncio.get_running_loop()
+    flusher = open_flusher(loop, "kernel")
+
+    def flush() -> asyncio.Future[BaseException | None]:
+        future: asyncio.Future[BaseException | None] = loop.create_future()
+        flusher.submit(store, future.set_result)
+        return future
+
+    for _ in range(count):
+        first = store.commit_seq + 1
+        store.write(batch(first))
+        under_way = flush()
+        store.write(batch(first + 1))
+        for seq in (first, first + 1):
+            if error := await under_way:
+                raise error
+            acknowledge(seq)
+            under_way = flush()
+        store.write(batch(first + 2))
+        await under_way  # began before that batch: it proves nothing about it
+        if error := await flush():
+            raise error
+        acknowledge(first + 2)
+        store.maintain()
+    flusher.close()
+
+
 def run(store: SqliteStore, mode: str, count: int) -> None:
+    if mode == "kernel":
+        asyncio.run(run_kernel(store, count))
+        return
     for _ in range(count):
         # Two batches: the second is written while the first is synced, as the group committer does it.
         first, second = store.commit_seq + 1, store.commit_seq + 2

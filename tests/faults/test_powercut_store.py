@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 from actord.errors import ActordError
+from actord.storage.flush import open_flusher
 
 from tests.faults import powercut, store_workload
 
@@ -83,8 +85,18 @@ def replay(
     return total, wrong
 
 
-def test_no_power_cut_loses_or_tears_an_acknowledged_batch(tmp_path, scratch):
-    log = powercut.record(workload(str(tmp_path), "right", 10), str(tmp_path))
+async def _open_kernel_flusher() -> None:
+    open_flusher(asyncio.get_running_loop(), "kernel").close()
+
+
+@pytest.mark.parametrize("sync", ["right", "kernel"])
+def test_no_power_cut_loses_or_tears_an_acknowledged_batch(sync, tmp_path, scratch):
+    if sync == "kernel":
+        try:
+            asyncio.run(_open_kernel_flusher())
+        except OSError as error:
+            pytest.skip(f"no asynchronous fdatasync here: {error}")
+    log = powercut.record(workload(str(tmp_path), sync, 10), str(tmp_path))
     assert log.returncode == 0
     audit = Audit(log)
     assert audit.acknowledged == list(range(1, 37))
