@@ -1,0 +1,143 @@
+"""The supervisor over real fronts and workers: what a person at the terminal, or an operator, does to them."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.actord import ActordServer, actord
+from tests.support.processes import wait_until_gone
+
+Serve = Callable[..., ActordServer]
+
+PROGRAM = """
+from actord import StatefulActor
+
+class Counter(StatefulActor):
+    async def add(self, amount: int = 1) -> int:
+        value = await self.ctx.storage.get("value", 0) + amount
+        await self.ctx.storage.put("value", value)
+        return value
+
+    async def version(self) -> str:
+        return "first"
+
+    async def spin(self) -> None:
+        while True:
+            pass
+"""
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Path:
+    (tmp_path / "project").mkdir()
+    path = tmp_path / "project" / "app.py"
+    path.write_text(PROGRAM)
+    return path
+
+
+@pytest.fixture
+def serve(tmp_path: Path, program: Path) -> Iterator[Serve]:
+    servers: list[ActordServer] = []
+
+    def begin(*words: str, command: str = "serve", **environ: str) -> ActordServer:
+        given = [command, program, "--data-dir", tmp_path / "data", "--workers", "2", *words]
+        if "--uds" not in words:
+            given += ["--port", "0"]
+        servers.append(ActordServer(*given, stderr=tmp_path / f"words-{len(servers)}", environ=environ))
+        assert servers[-1].url, servers[-1].words
+        return servers[-1]
+
+    yield begin
+    for server in servers:
+        server.stop(signal.SIGKILL)
+
+
+def test_a_call_over_the_command_line(serve: Serve, tmp_path: Path) -> None:
+    server = serve()
+    assert f"curl --json '{{\"amount\": 1}}' {server.url}/actors/Counter/alice/add" in server.words
+    done = actord("call", "Counter/alice", "add", "amount=2", environ={"ACTORD_URL": server.url})
+    assert (done.returncode, done.stdout) == (0, "2\n")
+    done = actord("call", "Counter/alice", "subtract", environ={"ACTORD_URL": server.url})
+    assert done.returncode == 1
+    assert "ActorUnknownMethodError" in done.stderr
+    assert server.stop() == 0
+
+
+def test_a_socket_file_serves_and_goes_with_the_server(serve: Serve, tmp_path: Path) -> None:
+    server = serve("--uds", str(tmp_path / "s"))
+    assert server.url == f"unix:{tmp_path}/s"
+    done = actord("call", "Counter/alice", "add", "--url", server.url)
+    assert (done.returncode, done.stdout) == (0, "1\n")
+    assert server.stop() == 0
+    assert not (tmp_path / "s").exists()
+
+
+@pytest.mark.parametrize("who", ["worker-0", "worker-1", "front-0"])
+def test_calls_are_answered_again_after_a_child_was_killed(serve: Serve, who: str) -> None:
+    server = serve()
+    assert server.ask("/actors/Counter/alice/add", {}) == (200, 1)
+    victim = server.children()[who]
+    os.kill(victim, signal.SIGKILL)
+    wait_until_gone(victim)
+    # No patience here: the front, or the listening socket, holds the call until somebody can answer it.
+    assert server.ask("/actors/Counter/alice/add", {}) == (200, 2)
+    assert server.ask("/actors/Counter/bob/add", {}) == (200, 1)
+    assert server.stop() == 0
+
+
+def test_a_killed_supervisor_leaves_no_orphan_and_its_data_to_the_next(serve: Serve) -> None:
+    server = serve()
+    assert server.ask("/actors/Counter/alice/add", {}) == (200, 1)
+    server.stop(signal.SIGKILL)  # waits for every child to go
+    assert serve().ask("/actors/Counter/alice/add", {}) == (200, 2)
+
+
+def test_a_turn_that_never_yields_is_named_and_its_worker_replaced(serve: Serve) -> None:
+    server = serve(ACTORD_SERVER_STUCK_AFTER="1", ACTORD_RUNTIME_CALL_TIMEOUT="600")
+    assert server.ask("/actors/Counter/alice/add", {}) == (200, 1)
+    status, problem = server.ask("/actors/Counter/alice/spin", {})
+    assert (status, problem["applied"]) == (503, "unknown")
+    assert server.ask("/actors/Counter/alice/add", {}) == (200, 2)
+    assert "has not answered for" in server.words
+    last_words = [line for line in server.words.splitlines() if "alice" in line and "spin" in line]
+    assert last_words, server.words
+    assert server.stop() == 0
+
+
+def test_a_second_server_on_the_data_is_refused(serve: Serve, program: Path, tmp_path: Path) -> None:
+    server = serve()
+    done = actord("serve", program, "--port", "0", "--data-dir", tmp_path / "data")
+    assert (done.returncode, done.stdout) == (75, "")
+    assert server.ask("/actors/Counter/alice/add", {}) == (200, 1)
+
+
+def test_dev_loads_a_changed_program_while_calls_are_held(serve: Serve, program: Path) -> None:
+    server = serve(command="dev")
+    front = server.children()["front-0"]
+    assert server.ask("/actors/Counter/alice/version", {}) == (200, "first")
+    assert server.ask("/actors/Counter/alice/add", {}) == (200, 1)
+    program.write_text(PROGRAM.replace('"first"', '"second"'))
+    answers = []
+    while not answers or answers[-1] == (200, "first"):
+        answers.append(server.ask("/actors/Counter/alice/version", {}))
+    assert answers[-1] == (200, "second"), "a call was not held, but answered"
+    assert server.ask("/actors/Counter/alice/add", {}) == (200, 2)
+    assert server.children()["front-0"] == front
+    assert server.stop() == 0
+    assert "app.py changed" in server.words
+
+
+def test_dev_reports_a_program_that_does_not_load_and_takes_the_next_one(serve: Serve, program: Path) -> None:
+    server = serve("--workers", "1", command="dev")
+    worker = server.children()["worker-0"]
+    program.write_text("def broken(:")
+    wait_until_gone(worker)
+    program.write_text(PROGRAM.replace('"first"', '"third"'))
+    # Held since the worker left.
+    assert server.ask("/actors/Counter/alice/version", {}) == (200, "third")
+    assert server.stop() == 0
