@@ -1,0 +1,69 @@
+"""A worker that is not as it should be: planted bugs that a test has to catch, and a faster clock for evictions.
+
+Started in the place of ``actord.shards.worker``; ``ACTORD_TEST_VARIANT`` says how it differs:
+
+    no-sync           commits are never synced
+    reply-first       replies leave when their batch is written, before its sync
+    reply-unwritten   replies leave when their turn has ended; batches are written when a hundred calls wait
+    fast-sweeps       idle instances are looked for every 10 ms
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from actord.shards import committer, eviction, worker
+from actord.shards.call import Call, Sink
+from actord.storage.sqlite import SqliteStore
+
+
+def no_sync() -> None:
+    SqliteStore.sync = lambda self: None  # type: ignore[method-assign]
+
+
+def reply_first() -> None:
+    commit = committer.GroupCommitter._commit
+
+    def commit_and_reply(self: committer.GroupCommitter) -> None:
+        commit(self)
+        held = self._in_flight
+        if held:
+            self._in_flight = []
+            self.durable_seq = self._store.commit_seq
+            self._gate.release(held)
+            self._gate.flush()
+
+    committer.GroupCommitter._commit = commit_and_reply  # type: ignore[method-assign]
+
+
+def reply_unwritten() -> None:
+    hold = committer.GroupCommitter.hold
+    kick = committer.GroupCommitter.kick
+
+    def reply(self: committer.GroupCommitter, call: Call, seq: int) -> None:
+        self._gate.release((call,))
+        hold(self, Call(Sink(), 0, None, call.act, call.method, (), {}, 0, 0, 0.0), seq)
+
+    def kick_late(self: committer.GroupCommitter) -> None:
+        if len(self.held) > 100:
+            kick(self)
+
+    committer.GroupCommitter.hold = reply  # type: ignore[method-assign]
+    committer.GroupCommitter.kick = kick_late  # type: ignore[method-assign]
+
+
+def fast_sweeps() -> None:
+    eviction.SWEEP_SECONDS = worker.SWEEP_SECONDS = 0.01  # type: ignore[attr-defined]
+
+
+VARIANTS = {
+    "no-sync": no_sync,
+    "reply-first": reply_first,
+    "reply-unwritten": reply_unwritten,
+    "fast-sweeps": fast_sweeps,
+}
+
+if __name__ == "__main__":
+    VARIANTS[os.environ["ACTORD_TEST_VARIANT"]]()
+    sys.exit(worker.main(sys.argv))
