@@ -131,7 +131,14 @@ class TurnRunner:
             if not ready:
                 self._settle()
                 self._parked = parked = self._loop.create_future()
-                yield from parked
+                try:
+                    yield from parked
+                except asyncio.CancelledError:  # somebody kept this task from a turn that is over
+                    if self._parked is parked:
+                        self._parked = None
+                    if not self.stopped:
+                        self._start_pump()
+                    return
                 continue
             call = ready.popleft()
             if self.stopped or not self._begin(call):

@@ -1,0 +1,136 @@
+"""``storage.api.Store`` in memory, which fails when it is told to and holds its caller to the contract."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from actord.errors import StoreBroken, StoreFull
+from actord.storage.api import Batch
+
+
+def full() -> StoreFull:
+    return StoreFull("no room", retry_after=5)
+
+
+def broken() -> StoreBroken:
+    return StoreBroken("EIO", applied="unknown")
+
+
+class MemoryStore:
+    """``fail_write`` and ``fail_sync`` hold an outcome for each of the next calls: an exception, or None to succeed.
+
+    ``durable_seq`` is the newest batch that a power cut would leave.
+    """
+
+    def __init__(self) -> None:
+        self.commit_seq = 0
+        self.epoch = 1
+        self.rows: dict[int, dict[str, bytes]] = {}
+        self.actors: dict[tuple[int, str, str], int] = {}
+        self.fail_write: deque[BaseException | None] = deque()
+        self.fail_sync: deque[BaseException | None] = deque()
+        self.fail_maintain: deque[BaseException | None] = deque()
+        self.durable_seq = 0
+        self.batches: list[Batch] = []
+        self.reads = 0
+        self.closed = False
+        self.is_broken = False
+        self._syncing = False
+        self._last_id = 0
+
+    def _alive(self) -> None:
+        assert not self.is_broken, "contract 4: no method may be called after StoreBroken"
+
+    def _outcome(self, of: deque[BaseException | None]) -> None:
+        error = of.popleft() if of else None
+        if error is not None:
+            self.is_broken = not isinstance(error, StoreFull)
+            raise error
+
+    def find_actor(self, slot: int, type_: str, name: str) -> int | None:
+        self._alive()
+        self.reads += 1
+        return self.actors.get((slot, type_, name))
+
+    def next_actor_id(self) -> int:
+        self._last_id += 1
+        return self._last_id
+
+    def read(self, actor: int, key: str) -> bytes | None:
+        self._alive()
+        self.reads += 1
+        return self.rows.get(actor, {}).get(key)
+
+    def scan(
+        self,
+        actor: int,
+        *,
+        start: str | None = None,
+        start_after: bool = False,
+        end: str | None = None,
+        reverse: bool = False,
+        limit: int | None = None,
+        limit_bytes: int | None = None,
+    ) -> tuple[list[tuple[str, bytes]], bool]:
+        self._alive()
+        self.reads += 1
+        rows: list[tuple[str, bytes]] = []
+        room = limit_bytes
+        for key, value in sorted(self.rows.get(actor, {}).items(), key=lambda row: row[0].encode(), reverse=reverse):
+            if start is not None and (key < start or (key == start and start_after)):
+                continue
+            if end is not None and key >= end:
+                continue
+            if len(rows) == limit or (room is not None and room < 0):
+                return rows, False
+            rows.append((key, value))
+            if room is not None:
+                room -= len(value)
+        return rows, True
+
+    def write(self, batch: Batch) -> None:
+        self._alive()
+        assert batch.seq == self.commit_seq + 1, f"contract 1: batch {batch.seq} after {self.commit_seq}"
+        assert set(batch.kv) | batch.cleared <= {*self.actors.values(), *(actor[0] for actor in batch.actors)}
+        self._outcome(self.fail_write)
+        for id_, slot, type_, name in batch.actors:
+            assert (slot, type_, name) not in self.actors, "an actor got a second id"
+            self.actors[slot, type_, name] = id_
+        for id_ in batch.cleared:
+            self.rows[id_] = {}
+        for id_, items in batch.kv.items():
+            rows = self.rows.setdefault(id_, {})
+            for key, value in items.items():
+                if value is None:
+                    rows.pop(key, None)
+                else:
+                    rows[key] = value
+        self.commit_seq = batch.seq
+        self.batches.append(batch)
+
+    def sync(self) -> None:
+        self._alive()
+        assert not self._syncing, "contract 3: two syncs at once"
+        self._syncing = True
+        try:
+            self._outcome(self.fail_sync)
+        finally:
+            self._syncing = False
+        self.durable_seq = self.commit_seq
+
+    @property
+    def sync_fd(self) -> int:
+        raise AssertionError("there is no file: call sync")
+
+    def sync_failed(self, error: OSError) -> Exception:
+        raise AssertionError("there is no file: call sync")
+
+    def maintain(self) -> None:
+        self._alive()
+        self._outcome(self.fail_maintain)
+
+    def close(self) -> None:
+        self.closed = True
+
+    def abandon(self) -> None:
+        self.closed = True
