@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from actord.context import Env
     from actord.shards.registry import ActorType
     from actord.shards.shard import Shard
-    from actord.storage.api import Store
+    from actord.storage.api import Batch, Store
 
 
 class Host:
@@ -54,6 +54,13 @@ class Activation:
     @property
     def store(self) -> Store:
         return self.shard.store
+
+    def join(self, turn: Call, batch: Batch) -> None:
+        """Move what a finished turn wrote into the open batch. Raises before anything was moved, or not at all."""
+        self.kv.join(turn, batch)
+
+    def undo(self, turn: Call) -> None:
+        """Take back what a failed turn did beyond its own buffers."""
 
     @property
     def evictable(self) -> bool:

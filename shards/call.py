@@ -38,6 +38,16 @@ class Sink:
         """Send what was put."""
 
 
+class Lifecycle:
+    """Stands where a user's method would, when the runtime itself takes a turn: initialisation, deactivation."""
+
+    __slots__ = ("name", "timeout")
+
+    def __init__(self, name: str, timeout: float) -> None:
+        self.name = name
+        self.timeout = timeout
+
+
 class Call:
     """``id`` and ``begun`` belong to the caller's link; ``deadline`` is in milliseconds of CLOCK_MONOTONIC."""
 
@@ -58,6 +68,7 @@ class Call:
         "kwargs",
         "limit",
         "method",
+        "more",
         "over",
         "queued",
         "sink",
@@ -74,7 +85,7 @@ class Call:
         id_: int,
         begun: Any,
         act: Activation,
-        method: Method,
+        method: Method | Lifecycle,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         flags: int,
@@ -85,7 +96,7 @@ class Call:
         self.id = id_
         self.begun = begun
         self.act = act
-        self.method = method
+        self.method: Any = method  # or a Lifecycle, where the runtime itself takes a turn
         self.args = args
         self.kwargs = kwargs
         self.flags = flags
@@ -102,6 +113,7 @@ class Call:
         self.timer: Any = None
         self.writes: dict[str, bytes | None] | None = None
         self.cleared = False
+        self.more = False  # it also touched SQL or the alarm: the activation knows what there is to join or undo
         self.aborted = ""  # why ctx.abort was called, whatever the method made of it
         # the reply
         self.status = 200

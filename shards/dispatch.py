@@ -45,6 +45,7 @@ class Dispatcher:
         self._evictor = evictor
         self.hosts = {name: Host(type_, settings.idle_after) for name, type_ in program.types.items()}
         self.shard_of: list[Shard | None] = []  # by slot; None: another worker's
+        self.damaged: dict[int, str] = {}  # by slot: why its shard is not served
         self.front_door: FrontDoor | None = None
         self.connections: set[Connection] = set()
         self.facts = {"front_door": program.front_door is not None, "types": sorted(program.types)}
@@ -145,6 +146,8 @@ class Dispatcher:
         slot = slot_of(host.type.name, name)
         shard = self.shard_of[slot]
         if shard is None:
+            if slot in self.damaged:
+                raise ActorUnavailable(f"The data of this name is not served: {self.damaged[slot]}")
             raise ActorUnavailable("This worker does not own that name.", retry_after=_RETRY_AFTER)
         act = Activation(host, name, shard, slot)
         host.activations[name] = act

@@ -140,20 +140,20 @@ class KV:
         if self._complete:
             return None
         assert self.actor_id is not None
-        raw = self._act.store.read(self.actor_id, key)
-        self._remember(key, raw)
-        return raw  # type: ignore[no-any-return]
+        found = self._act.store.read(self.actor_id, key)
+        self._remember(key, found)
+        return found
 
     def _load(self) -> None:
         act = self._act
-        self._loaded = True
         self.actor_id = act.store.find_actor(act.slot, act.host.type.name, act.name)
         if self.actor_id is None:
-            self._complete = True
+            self._loaded = self._complete = True
             return
         rows, self._complete = act.store.scan(self.actor_id, limit=FIRST_LOAD_ROWS, limit_bytes=FIRST_LOAD_BYTES)
         for key, raw in rows:
             self._remember(key, raw)
+        self._loaded = True
 
     def _remember(self, key: str, raw: bytes | None) -> None:
         self._cache[key] = raw
@@ -197,16 +197,12 @@ class KV:
 
     def join(self, turn: Call, batch: Batch) -> None:
         """Move a finished turn's writes into the open batch and the cache. Called only for turns that wrote."""
-        act = self._act
         writes = turn.writes or {}
         if not self._loaded:
             self._load()
-        actor_id = self.actor_id
-        if actor_id is None:
-            if not any(raw is not None for raw in writes.values()):
-                return  # nothing there, nothing to delete
-            actor_id = self.actor_id = act.store.next_actor_id()
-            batch.actors.append((actor_id, act.slot, act.host.type.name, act.name))
+        if self.actor_id is None and not any(raw is not None for raw in writes.values()):
+            return  # nothing there, nothing to delete
+        actor_id = self.ensure_id(batch)
         if turn.cleared:
             self._cache.clear()
             self._size = 0
@@ -223,7 +219,17 @@ class KV:
                 batch.kv[actor_id] = writes
         else:
             open_writes.update(writes)
-        act.seq = batch.seq
+        self._act.seq = batch.seq
+
+    def ensure_id(self, batch: Batch) -> int:
+        """The actor's id in the store, taken with this batch when it has none yet."""
+        if not self._loaded:
+            self._load()
+        if self.actor_id is None:
+            act = self._act
+            self.actor_id = act.store.next_actor_id()
+            batch.actors.append((self.actor_id, act.slot, act.host.type.name, act.name))
+        return self.actor_id
 
     def trim(self, limit: int) -> None:
         """Forget what the store can give back, when the cache is over ``limit`` bytes; nothing may be unwritten."""

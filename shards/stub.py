@@ -151,8 +151,8 @@ class StubRouter:
         fields, body = request.to_wire(), await request.body()
         slot = slot_of(type_.name, name)
         if dispatcher.shard_of[slot] is not None:
-            bound = (Request.from_wire(fields, body),), {}
-            status, body, head = await self._local(type_, name, type_.fetch, bound, deadline)
+            arguments = (Request.from_wire(fields, body),)
+            status, body, head = await self._local(type_, name, type_.fetch, (arguments, {}), deadline)
         else:
             remote = _Remote()
             self._submit(remote, slot, FETCH, type_.name, name, fields, MSGPACK, deadline, body)

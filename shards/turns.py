@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextvars import Context, copy_context
 from time import monotonic
 from types import CoroutineType, coroutine
@@ -33,10 +33,11 @@ from actord.errors import (
     BlockConcurrencyTimeoutError,
     CodecError,
     InstanceAborted,
+    StoreBroken,
 )
 from actord.http import Response
 from actord.shards.activation import Activation, ActorContext
-from actord.shards.call import NO_DEADLINE, Call, Sink, current_turn
+from actord.shards.call import NO_DEADLINE, Call, Lifecycle, Sink, current_turn
 
 if TYPE_CHECKING:
     from actord.shards.gate import OutputGate
@@ -44,16 +45,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("actord.turns")
 
 _NOBODY = Sink()
-
-
-class Lifecycle:
-    """Stands in a ``Call`` where a user's method would: initialisation or deactivation of an instance."""
-
-    __slots__ = ("name", "timeout")
-
-    def __init__(self, name: str, timeout: float) -> None:
-        self.name = name
-        self.timeout = timeout
 
 
 class TurnRunner:
@@ -109,8 +100,7 @@ class TurnRunner:
             parked.set_result(None)
 
     def _lifecycle(self, act: Activation, which: Lifecycle) -> Call:
-        method: Any = which
-        return Call(_NOBODY, 0, bytearray(1), act, method, (), {}, 0, NO_DEADLINE, monotonic())
+        return Call(_NOBODY, 0, bytearray(1), act, which, (), {}, 0, NO_DEADLINE, monotonic())
 
     # -- the pump
 
@@ -181,6 +171,7 @@ class TurnRunner:
         """Carry a turn that awaits something to its end, in a task that is now its own."""
         body = call.coroutine
         assert body is not None
+        step: Callable[[Any], Any]
         self.suspended += 1
         call.timer = self._loop.call_later(
             max(0.0, call.started + call.limit - monotonic()), self._run_out_of_time, call
@@ -291,14 +282,14 @@ class TurnRunner:
                 call.succeed(value)
             call.over = True
             committer = act.shard.committer
-            if call.writes is not None:
-                act.kv.join(call, committer.batch)
+            if call.writes is not None or call.more:
+                act.join(call, committer.batch)
         except BaseException as error:
             call.over = False
             self._fail(call, _result_error(call, error))
             return
         self._answer(call)
-        if call.method is self._deactivate:  # type: ignore[comparison-overlap]
+        if call.method is self._deactivate:
             act.instance = None
         self._next(act)
 
@@ -308,16 +299,20 @@ class TurnRunner:
         call.over = True
         if call.aborted:
             error = InstanceAborted(call.aborted)
-        if call.writes is not None or call.aborted:
+        if call.more:
+            act.undo(call)
+        if call.writes is not None or call.more or call.aborted:
             act.instance = None
+        if isinstance(error, StoreBroken):
+            act.shard.committer.break_off(error)
         label = f"{act.host.type.name}.{call.method.name}"
         failure = _as_error(error, label)
         if not isinstance(failure, ActorError | InstanceAborted):
             log.error("%s of %r failed: %s", label, act.name, failure.detail, exc_info=error)
-        if call.method is self._initialise:  # type: ignore[comparison-overlap]
+        if call.method is self._initialise:
             self._discard(act, failure, None)
             return
-        if call.method is self._deactivate:  # type: ignore[comparison-overlap]
+        if call.method is self._deactivate:
             act.instance = None
         call.fail(failure)
         self._answer(call)
@@ -333,10 +328,12 @@ class TurnRunner:
         label = f"{act.host.type.name}.{call.method.name}"
         log.warning("%s of %r ran over its limit of %g s and was cancelled", label, act.name, call.limit)
         act.instance = None
+        if call.more:
+            act.undo(call)
         if call.task is not None:
             call.task.cancel()
         detail = f"{label} ran for more than {call.limit:g} s; its writes were discarded."
-        if call.method is self._initialise:  # type: ignore[comparison-overlap]
+        if call.method is self._initialise:
             self._discard(act, BlockConcurrencyTimeoutError(detail, retry_after=1), None)
         else:
             fetch = call.method is act.host.type.fetch
@@ -354,6 +351,8 @@ class TurnRunner:
             return
         call.over = True
         call.ended = monotonic()
+        if call.more:
+            act.undo(call)
         if call.task is not None:
             call.task.cancel()
         call.fail(error)

@@ -21,7 +21,7 @@ import msgspec
 import psutil
 import uvloop
 from actord import logs
-from actord.errors import ActordError, StoreBroken
+from actord.errors import ActordError, StoreBroken, StoreCorrupt
 from actord.settings import Settings
 from actord.shards.control import ControlChannel, Message, boot_child
 from actord.shards.dispatch import Dispatcher
@@ -54,7 +54,14 @@ _DRAIN_POLL_SECONDS = 0.01
 class Worker:
     """All that lives in this process."""
 
-    def __init__(self, boot: Message, settings: Settings, program: Program, stores: dict[int, SqliteStore]) -> None:
+    def __init__(
+        self,
+        boot: Message,
+        settings: Settings,
+        program: Program,
+        stores: dict[int, SqliteStore],
+        damaged: dict[int, str],
+    ) -> None:
         self.settings = settings
         self.program = program
         self._boot = boot
@@ -82,6 +89,8 @@ class Worker:
             for number, store in stores.items()
         }
         dispatcher.shard_of = [self.shards.get(shard_of_slot(slot, count)) for slot in range(SLOTS)]
+        for number, why in damaged.items():
+            dispatcher.damaged.update(dict.fromkeys(slot_range(number, count), why))
         self._owner_of_shard = {shard: owner for owner, link in enumerate(boot["links"]) for shard in link["shards"]}
         self._server: asyncio.Server | None = None
         self._draining = False
@@ -189,37 +198,47 @@ def main(argv: list[str]) -> int:
         os.sched_setaffinity(0, {boot["cpu"]})
     try:
         program = load_program(settings.app)
-        stores = _open_stores(boot, settings)
+        stores, damaged = _open_stores(boot, settings)
     except ProgramError as error:
         return _fatal(control_socket, str(error), EXIT_CONFIG, error.__cause__)
     except ActordError as error:
         code = EXIT_BROKEN if isinstance(error, StoreBroken) else EXIT_CONFIG
         return _fatal(control_socket, error.detail, code)
     sys.setswitchinterval(SWITCH_INTERVAL)
-    return uvloop.run(_serve(control_socket, boot, settings, program, stores))
+    return uvloop.run(_serve(control_socket, boot, settings, program, stores, damaged))
 
 
-def _open_stores(boot: Message, settings: Settings) -> dict[int, SqliteStore]:
+def _open_stores(boot: Message, settings: Settings) -> tuple[dict[int, SqliteStore], dict[int, str]]:
+    """The stores of this worker's shards, and for those that are damaged why they are not served."""
     count = boot["shards"]
-    stores = {}
+    stores, damaged = {}, {}
     for number in boot["own"]:
         path, ballast = shard_paths(boot["data_dir"], number)
-        stores[number] = SqliteStore.open(
-            path,
-            shard=number,
-            identity=boot["identity"],
-            slots=slot_range(number, count),
-            checkpoint_wal=settings.storage.checkpoint_wal,
-            page_cache=settings.storage.page_cache,
-            ballast=Ballast(ballast, settings.storage.ballast) if settings.storage.ballast else None,
-        )
-    return stores
+        try:
+            stores[number] = SqliteStore.open(
+                path,
+                shard=number,
+                identity=boot["identity"],
+                slots=slot_range(number, count),
+                checkpoint_wal=settings.storage.checkpoint_wal,
+                page_cache=settings.storage.page_cache,
+                ballast=Ballast(ballast, settings.storage.ballast) if settings.storage.ballast else None,
+            )
+        except StoreCorrupt as error:
+            log.critical("shard %d is damaged and is not served: %s", number, error.detail)
+            damaged[number] = error.detail
+    return stores, damaged
 
 
 async def _serve(
-    control_socket: socket.socket, boot: Message, settings: Settings, program: Program, stores: dict[int, SqliteStore]
+    control_socket: socket.socket,
+    boot: Message,
+    settings: Settings,
+    program: Program,
+    stores: dict[int, SqliteStore],
+    damaged: dict[int, str],
 ) -> int:
-    worker = Worker(boot, settings, program, stores)
+    worker = Worker(boot, settings, program, stores, damaged)
     tasks: set[asyncio.Task[Any]] = set()
 
     def on_message(message: Message) -> None:

@@ -18,27 +18,47 @@ Nothing above this interface assumes a file: an engine on a database server leas
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import NamedTuple, Protocol
+
+
+class Alarm(NamedTuple):
+    """The one alarm of an actor. Times are milliseconds of wall clock since the epoch."""
+
+    due: int  # when it fires next
+    scheduled: int  # when it was meant to fire first; retries move ``due`` alone
+    retries: int = 0  # runs that failed so far
+    error: str | None = None  # why it is kept as a failed alarm that fires no more; None while it is armed
+
+
+class AlarmEntry(NamedTuple):
+    """An alarm with the key that it belongs to."""
+
+    actor: int
+    type: str
+    name: str
+    alarm: Alarm
 
 
 class Batch:
     """The writes of the turns that share one commit.
 
     ``kv`` maps actor id -> key -> encoded value, None for a deletion. An actor in ``cleared`` loses all of its keys
-    before its part of ``kv`` is applied. ``actors`` are the names that get their id with this batch.
-    Later parts of a group commit (pages, alarms, idempotency records, outbox) become attributes of their own.
+    and pages before its part of ``kv`` and ``pages`` is applied; it keeps its alarm. ``actors`` are the names that get
+    their id with this batch. ``page_counts`` is the size of each SQL database that was written, in pages: pages beyond
+    it are removed; ``pages`` maps actor id -> page number (from 1) -> content. ``alarms`` maps actor id -> alarm, None
+    for no alarm. Later parts (idempotency records, outbox) become attributes of their own.
     """
 
-    __slots__ = ("actors", "cleared", "kv", "seq")
+    __slots__ = ("actors", "alarms", "cleared", "kv", "page_counts", "pages", "seq")
 
     def __init__(self, seq: int) -> None:
         self.seq = seq
         self.kv: dict[int, dict[str, bytes | None]] = {}
         self.cleared: set[int] = set()
         self.actors: list[tuple[int, int, str, str]] = []  # (id, slot, type, name)
-
-    def __bool__(self) -> bool:
-        return bool(self.kv or self.cleared or self.actors)
+        self.page_counts: dict[int, int] = {}
+        self.pages: dict[int, dict[int, bytes]] = {}
+        self.alarms: dict[int, Alarm | None] = {}
 
 
 class Store(Protocol):
@@ -73,6 +93,24 @@ class Store(Protocol):
         ``start`` inclusive (exclusive with ``start_after``), ``end`` exclusive, in key order also when ``reverse``.
         Stops after ``limit`` rows, or when the values read exceed ``limit_bytes``.
         """
+        ...
+
+    def page_count(self, actor: int) -> int:
+        """The size of the actor's SQL database in pages, 0 when it has none."""
+        ...
+
+    def read_page(self, actor: int, number: int) -> bytes | None:
+        """One page of it, from 1."""
+        ...
+
+    def read_alarm(self, actor: int) -> Alarm | None: ...
+
+    def armed_alarms(self, *, until: int, limit: int, after: tuple[int, int] = (-1, 0)) -> list[AlarmEntry]:
+        """Alarms due at or before ``until``, by (due, actor) above ``after``, at most ``limit``."""
+        ...
+
+    def failed_alarms(self, *, limit: int, after: int = 0) -> list[AlarmEntry]:
+        """Alarms kept after their last retry, by actor id above ``after``, at most ``limit``."""
         ...
 
     def write(self, batch: Batch) -> None: ...
