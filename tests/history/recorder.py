@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any, Literal
 
-from tests.support.client import Client, Lost, NotSent
+from tests.support.client import PATIENCE_SECONDS, Client, Lost, NotSent
 
 Outcome = Literal["ok", "no", "unknown"]
 RECONNECT_SECONDS = 0.01
@@ -73,9 +73,10 @@ class History:
     async def successes(self, more: int) -> None:
         """Wait until ``more`` calls have succeeded from here on."""
         wanted = self.count + more
-        while self.count < wanted:
-            self._more.clear()
-            await self._more.wait()
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while self.count < wanted:
+                self._more.clear()
+                await self._more.wait()
 
     def by_key(self) -> dict[str, list[Operation]]:
         found = defaultdict(list)

@@ -63,7 +63,7 @@ class Server:
         environment: Mapping[str, str] | None = None,
         variant: str = "",
     ) -> None:
-        """``settings``: "section.key" -> value. ``variant``: a worker of ``worker_variant``, in the real one's place."""
+        """``settings``: "section.key" -> value. ``variant``: a worker of ``worker_variant`` in the real one's place."""
         self.program = PROGRAMS / program
         self.data_dir = data_dir
         self.settings = dict(settings or {})

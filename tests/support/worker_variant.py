@@ -10,16 +10,33 @@ Started in the place of ``actord.shards.worker``; ``ACTORD_TEST_VARIANT`` says h
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sys
 
 from actord.shards import committer, eviction, worker
 from actord.shards.call import Call, Sink
+from actord.storage.api import Store
+from actord.storage.flush import Done
 from actord.storage.sqlite import SqliteStore
+
+
+class NoFlusher:
+    """Says that it has synced."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, method: str) -> None:
+        self._loop = loop
+
+    def submit(self, store: Store, done: Done) -> None:
+        self._loop.call_soon(done, None)
+
+    def close(self) -> None:
+        pass
 
 
 def no_sync() -> None:
     SqliteStore.sync = lambda self: None  # type: ignore[method-assign]
+    worker.open_flusher = NoFlusher  # type: ignore[attr-defined]
 
 
 def reply_first() -> None:

@@ -10,13 +10,13 @@ from actord import StatefulActor
 class Ledger(StatefulActor):
     """Each deposit is stored under its mark, with its number; the count and the sum stand beside it."""
 
-    async def deposit(self, mark: str, amount: int) -> dict[str, int]:
+    async def deposit(self, mark: str, amount: int) -> dict[str, Any]:
         storage = self.ctx.storage
         count = await storage.get("count", 0) + 1
         total = await storage.get("total", 0) + amount
         await storage.put(f"mark/{mark}", [count, amount])
         await storage.put_many({"count": count, "total": total})
-        return {"number": count, "total": total}
+        return {"mark": mark, "number": count, "total": total}
 
     async def statement(self, after: str = "") -> dict[str, Any]:
         """The count, the sum, and a page of the marks behind ``after``."""
