@@ -104,7 +104,6 @@ class Connection(asyncio.Protocol):
                     return
                 request = parser.next()
         except Refused as refusal:
-            self._count_receiving(0)
             self._refuse(refusal.status, refusal.error)
             return
         if request is None:
@@ -118,7 +117,7 @@ class Connection(asyncio.Protocol):
     def eof_received(self) -> bool:
         self._eof = True
         self.simple = False
-        self._deaf = True
+        self._stop_listening()
         # Answers under way are still wanted: only the sending side was closed.
         return bool(self.queue) and not self._ended
 
@@ -131,10 +130,10 @@ class Connection(asyncio.Protocol):
         self._resume_soon()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._deaf = self._ended = True
+        self._ended = True
         self._transport = None
+        self._stop_listening()
         self._forget_requests()
-        self._count_receiving(0)
         self.server.forget(self)
 
     # -- requests
@@ -270,9 +269,15 @@ class Connection(asyncio.Protocol):
 
     def _refuse(self, status: int, error: ActordError) -> None:
         """Answer in turn, then close; nothing that follows is looked at."""
-        self._deaf = True
+        self._stop_listening()
         status, head, body = problem(error, status)
         self._answer(Exchange(self, close=True), status, head, body)
+
+    def _stop_listening(self) -> None:
+        """Whatever else arrives is thrown away, and so is what has arrived of a request that is not complete."""
+        self._deaf = True
+        self._parser.give_up()
+        self._count_receiving(0)
 
     # -- answers
 
@@ -427,7 +432,6 @@ class Connection(asyncio.Protocol):
             self._end()
 
     def _late(self, detail: str) -> None:
-        self._count_receiving(0)
         self._refuse(408, BadRequest(detail))
 
     def _sweep_unsent(self, size: int, now: float) -> None:

@@ -219,7 +219,7 @@ class RequestParser:
             try:
                 head = self._reader.read(version, block)
             except Refused:
-                self._break()
+                self.give_up()
                 raise
         if not raw_target.isascii():
             self._refuse_target()
@@ -259,7 +259,7 @@ class RequestParser:
             try:
                 rest = self._chunks.feed(data)
             except Refused:
-                self._break()
+                self.give_up()
                 raise
             if rest is None:
                 return None
@@ -294,26 +294,26 @@ class RequestParser:
         data = data[pos:]
         eol = data.find(b"\r\n")
         if (eol if eol >= 0 else len(data)) > limits.line_bytes:
-            self._break()
+            self.give_up()
             raise Refused(414, f"The request line is longer than {limits.line_bytes} bytes.")
         if bare := _BARE.search(data, max(0, start - 1)):
-            self._break()
+            self.give_up()
             what = "A line ends with a bare LF." if bare.group() == b"\n" else "A CR stands alone."
             raise Refused(400, what)
         if _CONTROL(data, start):
-            self._break()
+            self.give_up()
             raise Refused(400, "A control character in the head.")
         if eol >= 0 and start <= eol + 1 and data[:2] != b"\r\n":
             self._check_line(data[:eol])
         if len(data) > limits.head_bytes:
-            self._break()
+            self.give_up()
             raise Refused(431, f"The head is longer than {limits.head_bytes} bytes.")
         self._keep(data)
 
     def _after_empty_line(self, data: bytes) -> Request | None:
         """One empty line before a request is ignored, as RFC 9112 section 2.2 asks."""
         if data[2:4] == b"\r\n":
-            self._break()
+            self.give_up()
             raise Refused(400, "Empty lines instead of a request.")
         self._keep(b"")
         return self.next(data[2:])
@@ -324,7 +324,7 @@ class RequestParser:
             self._refuse_line(line)
 
     def _refuse_line(self, line: bytes) -> NoReturn:
-        self._break()
+        self.give_up()
         if len(line) > self._limits.line_bytes:
             raise Refused(414, f"The request line is longer than {self._limits.line_bytes} bytes.")
         parts = line.split(b" ")
@@ -333,7 +333,7 @@ class RequestParser:
         raise Refused(400, "The first line is no `METHOD target HTTP/1.1`.")
 
     def _refuse_target(self) -> NoReturn:
-        self._break()
+        self.give_up()
         raise Refused(400, "The request target must begin with `/`; other characters are percent-encoded.")
 
     def _other_form(self, method: str, target: str, head: Head) -> str:
@@ -345,12 +345,13 @@ class RequestParser:
         authority, path = absolute.groups()
         # RFC 9112 section 3.2.2 lets the target win over Host; two that differ are two readings, so they are refused.
         if head.host is not None and authority.lower() != head.host.lower():
-            self._break()
+            self.give_up()
             raise Refused(400, "The request target and Host name different servers.")
         path = path or "/"
         return path if path[0] == "/" else "/" + path
 
-    def _break(self) -> None:
+    def give_up(self) -> None:
+        """Forget everything; nothing more is parsed."""
         self.broken = True
         self._keep(b"")
         self._pending = None

@@ -1,9 +1,9 @@
 """A worker that has no actors: it speaks the wire, obeys the method's name, and counts what reaches it.
 
-    python tests/support/fake_worker.py SOCKET [--front-door]
+    python -P tests/support/fake_worker.py SOCKET [--front-door]
 
 Methods of any type: ``echo`` answers the body · ``hold`` waits for ``release`` (held calls are then answered newest
-first; it marks them begun) · ``queue`` waits for ``release`` without being begun · ``big`` answers a megabyte ·
+first, each with its body; it marks them begun) · ``queue`` waits for ``release`` without being begun · ``big`` answers a megabyte ·
 ``count`` answers how many frames of each kind came, without counting itself · ``seen`` answers the last frame.
 FETCH and DOOR answer a JSON description of the request; its path may be ``/hold`` as well.
 """
@@ -24,13 +24,17 @@ KINDS = {wire.CALL: "call", wire.FETCH: "fetch", wire.DOOR: "door", wire.CANCEL:
 TEXT = b"Content-Type: text/plain\r\nX-From: worker\r\n"
 
 
+def latin1(data: bytes) -> str:
+    return data.decode("latin-1")
+
+
 class Program:
     """What all links of the worker share."""
 
     def __init__(self, front_door: bool) -> None:
         self.facts = {"front_door": front_door, "types": ["Account"]}
         self.counts = dict.fromkeys(KINDS.values(), 0)
-        self.held: list[tuple[FakeWorker, int]] = []
+        self.held: list[tuple[FakeWorker, int, bytes]] = []
         self.last: Any = None
 
 
@@ -67,17 +71,17 @@ class FakeWorker(asyncio.Protocol):
             replies.append((wire.REPLY, id_, 200, json.dumps(program.counts).encode(), None))
             return
         if kind == wire.CALL and frame[4] == "seen":
-            replies.append((wire.REPLY, id_, 200, json.dumps(program.last, default=bytes.decode).encode(), None))
+            replies.append((wire.REPLY, id_, 200, json.dumps(program.last, default=latin1).encode(), None))
             return
         if kind == wire.CALL and frame[4] == "release":
             held, program.held = program.held, []
-            for link, waiting in reversed(held):
-                link.transport.write(wire.pack_batch([(wire.REPLY, waiting, 200, b'"held %d"' % waiting, None)]))
+            for link, waiting, body in reversed(held):
+                link.transport.write(wire.pack_batch([(wire.REPLY, waiting, 200, body, None)]))
             replies.append((wire.REPLY, id_, 200, b"%d" % len(held), None))
             return
         program.counts[KINDS[kind]] += 1
         if kind == wire.CANCEL:
-            program.held = [entry for entry in program.held if entry != (self, id_)]
+            program.held = [entry for entry in program.held if entry[:2] != (self, id_)]
             replies.append((wire.REPLY, id_, 503, b"{}", None))
             return
         program.last = frame
@@ -86,25 +90,25 @@ class FakeWorker(asyncio.Protocol):
         else:
             request = frame[2] if kind == wire.DOOR else frame[4]
             if request[1].startswith("/hold"):
-                self.hold(id_)
+                self.hold(id_, b"held")
             else:
                 body = json.dumps({"kind": KINDS[kind], "request": request, "body": frame[-1].decode()}).encode()
                 replies.append((wire.REPLY, id_, 200, body, TEXT))
 
     def call(self, id_: int, method: str, body: bytes, replies: list[wire.Frame]) -> None:
         if method == "hold":
-            self.hold(id_)
+            self.hold(id_, body)
         elif method == "queue":
-            self.program.held.append((self, id_))
+            self.program.held.append((self, id_, body))
         elif method == "big":
             replies.append((wire.REPLY, id_, 200, b'"' + b"x" * 1_000_000 + b'"', None))
         else:
             replies.append((wire.REPLY, id_, 200, body or b"null", None))
 
-    def hold(self, id_: int) -> None:
+    def hold(self, id_: int, body: bytes) -> None:
         assert self.begun is not None
         self.begun[id_] = 1
-        self.program.held.append((self, id_))
+        self.program.held.append((self, id_, body))
 
 
 async def main() -> None:

@@ -16,7 +16,7 @@ from typing import Any
 
 import httptools
 
-PATIENCE = 20.0  # seconds until a test gives up on an event
+PATIENCE = 15.0  # seconds until a test gives up on an event
 FAKE_WORKER = Path(__file__).with_name("fake_worker.py")
 
 
@@ -158,7 +158,11 @@ class FrontProcess:
         )
         listening.close()
         if start_workers:
-            assert self.hear() == {"ready": True, "pid": self.process.pid}
+            try:
+                assert self.hear() == {"ready": True, "pid": self.process.pid}
+            except BaseException:
+                self.__exit__()
+                raise
 
     def __enter__(self) -> FrontProcess:
         return self
@@ -186,7 +190,7 @@ class FrontProcess:
         path = Path(self._worker_path(index))
         path.unlink(missing_ok=True)
         door = ["--front-door"] if self._front_door else []
-        self.workers[index] = subprocess.Popen([sys.executable, str(FAKE_WORKER), str(path), *door])
+        self.workers[index] = subprocess.Popen([sys.executable, "-P", str(FAKE_WORKER), str(path), *door])
 
     def kill_worker(self, index: int = 0) -> None:
         worker = self.workers[index]
