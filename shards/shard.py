@@ -31,7 +31,7 @@ class Shard:
         self.number = number
         self.slots = slot_range(number, shards)
         self.store = store
-        self.epoch: int = getattr(store, "epoch", 0)
+        self.epoch = store.epoch
         self._gate = gate
         self._runner = runner
         self.committer = GroupCommitter(

@@ -65,7 +65,7 @@ class Store(Protocol):
     """See the contract above. All sizes are bytes."""
 
     commit_seq: int  # the number of the newest batch written, 0 in a new store
-    epoch: int  # how often the store has been opened, this time included
+    epoch: int  # one more than that of the last opening that committed something
 
     def find_actor(self, slot: int, type_: str, name: str) -> int | None:
         """The id of an actor that has written before, else None."""

@@ -97,9 +97,15 @@ def create(conn: apsw.Connection, *, shard: int, identity: str) -> None:
         conn.execute(TABLES)
         conn.executemany(
             "INSERT INTO meta (name, value) VALUES (?, ?)",
-            [("format", FORMAT), ("identity", identity), ("shard", shard), ("commit_seq", 0)],
+            [("format", FORMAT), ("identity", identity), ("shard", shard), ("commit_seq", 0), ("epoch", 0)],
         )
         conn.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+
+
+def last_epoch(conn: apsw.Connection) -> int:
+    """The epoch of the last opening that committed something."""
+    rows: Any = conn.execute("SELECT value FROM meta WHERE name = 'epoch'").fetchall()
+    return int(rows[0][0])
 
 
 def check_meta(conn: apsw.Connection, *, shard: int, identity: str) -> int:

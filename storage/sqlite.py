@@ -44,6 +44,7 @@ _DELETE = "DELETE FROM kv WHERE actor = ? AND key = ?"
 _CLEAR = "DELETE FROM kv WHERE actor = ?"
 _ACTOR = "INSERT INTO actor (id, slot, type, name, sum) VALUES (?, ?, ?, ?, ?)"
 _SEQ = "UPDATE meta SET value = ? WHERE name = 'commit_seq' AND value = ?"
+_EPOCH = "UPDATE meta SET value = ? WHERE name = 'epoch'"
 _READ_SEQ = "SELECT value FROM meta WHERE name = 'commit_seq'"
 
 _log = logging.getLogger("actord.storage")
@@ -188,6 +189,8 @@ class SqliteStore(SqliteReads):
             raise StoreBroken(f"{self.path} can't be opened: {error}", applied="unknown") from error
         self._conn.set_wal_hook(self._on_commit)
         self._cursor = self._conn.cursor()
+        self.epoch = schema.last_epoch(self._conn) + 1  # stored with the first batch
+        self._epoch_written = False
 
     def _on_commit(self, _conn: apsw.Connection, _name: str, frames: int) -> int:
         self._wal_frames = frames
@@ -258,6 +261,8 @@ class SqliteStore(SqliteReads):
         execute = self._cursor.execute
         executemany = self._cursor.executemany
         execute(_BEGIN)
+        if not self._epoch_written:
+            execute(_EPOCH, (self.epoch,))
         if actors:
             executemany(_ACTOR, actors)
         if batch.cleared:
@@ -270,6 +275,7 @@ class SqliteStore(SqliteReads):
         if self._conn.changes() != 1:
             raise InvariantViolated(f"{self.path} does not stand at commit {batch.seq - 1}")
         execute(_COMMIT)
+        self._epoch_written = True
 
     def _roll_back(self, error: apsw.Error, seq: int) -> None:
         """After a failed transaction: return if the disk was full and nothing was applied, else break and raise."""

@@ -327,3 +327,14 @@ def test_every_flipped_bit_of_a_value_in_the_file_is_noticed(path):
         with pytest.raises(StoreCorrupt, match="key 'key'"):
             store.read(1, "key")
         store.close()
+def test_the_epoch_grows_with_every_opening_that_committed(path):
+    first = open_store(path)
+    put(first, {"a": b"1"})
+    put(first, {"a": b"2"})
+    first.close()
+    second = open_store(path)
+    assert second.epoch == first.epoch + 1
+    second.close()
+    third = open_store(path)
+    assert third.epoch == second.epoch, "nothing was committed in between: no fence of the second is newer"
+    third.close()
