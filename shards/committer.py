@@ -130,6 +130,7 @@ class GroupCommitter:
         if self.broken is not None:
             return
         self.broken = error
+        self.durable_seq = -1  # whatever ends from now on is held for ever: the process exits
         held = (self._in_flight or []) + self.held
         self._in_flight, self.held = [], []
         unknown = ActorOutputGateError(
