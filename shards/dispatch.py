@@ -124,12 +124,12 @@ class Dispatcher:
         deadline: int,
         now: float,
     ) -> Call:
+        runner = self._runner
+        if runner.waiting >= self._settings.worker_queue:  # before anything is put into memory for the call
+            raise ActorOverloaded("The worker has too many calls waiting.", retry_after=_RETRY_AFTER)
         act = host.activations.get(name)
         if act is None:
             act = self._activate(host, name)
-        runner = self._runner
-        if runner.waiting >= self._settings.worker_queue:
-            raise ActorOverloaded("The worker has too many calls waiting.", retry_after=_RETRY_AFTER)
         if act.mailbox is not None and len(act.mailbox) >= self._settings.mailbox:
             raise ActorOverloaded(
                 f"{len(act.mailbox)} calls wait for this {host.type.name} already.", retry_after=_RETRY_AFTER

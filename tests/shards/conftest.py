@@ -22,7 +22,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     if not inspect.iscoroutinefunction(pyfuncitem.obj):
         return None
     wanted = pyfuncitem._fixtureinfo.argnames
-    main = pyfuncitem.obj(**{name: pyfuncitem.funcargs[name] for name in wanted})
+    main = harness.stop_all_after(pyfuncitem.obj(**{name: pyfuncitem.funcargs[name] for name in wanted}))
     if pyfuncitem.get_closest_marker("real_time"):
         asyncio.run(asyncio.wait_for(main, 30))
     else:

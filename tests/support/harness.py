@@ -10,7 +10,7 @@ import asyncio
 import json
 import mmap
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Coroutine, Generator
 from contextlib import closing
 from typing import Any
 
@@ -36,6 +36,19 @@ from tests.support.memory_store import MemoryStore
 from tests.support.virtual_time import steps
 
 __all__ = ["MSGPACK", "PAIR", "TIMING", "Answer", "Caller", "Core", "HandFlusher", "Pending", "steps"]
+
+
+_cores: list[Core] = []
+
+
+async def stop_all_after(main: Coroutine[Any, Any, None]) -> None:
+    """Run a test; the cores that it made begin nothing more when its loop ends."""
+    try:
+        await main
+    finally:
+        for core in _cores:
+            core.runner.stop()
+        _cores.clear()
 
 
 class HandFlusher:
@@ -127,7 +140,7 @@ class Caller(Sink):
         self._last = 0
 
     def open(self) -> Pending:
-        self._last += 1
+        self._last = (self._last + 1) % LINK_CALLS
         pending = self.pending[self._last] = Pending(self._last)
         return pending
 
@@ -182,6 +195,7 @@ class Core:
         self.dispatcher.shard_of = [self.shard if slot in own else None for slot in range(SLOTS)]
         self.caller = Caller()
         self._now: Callable[[], float] = loop.time
+        _cores.append(self)
 
     def _on_broken(self, _shard: Shard, error: BaseException) -> None:
         self.broken.append(error)

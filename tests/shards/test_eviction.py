@@ -1,0 +1,197 @@
+"""Instances leave memory: when they are idle, and by least recent use when memory is short. Queues are bounded."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from typing import Any
+
+import pytest
+from actord import StatefulActor
+from actord.limits import MIB
+from actord.shards.activation import Activation
+from actord.shards.kv import KV
+
+from tests.support.harness import Core, steps
+
+gate = asyncio.Event()
+
+
+@pytest.fixture(autouse=True)
+def fresh() -> None:
+    global gate
+    gate = asyncio.Event()
+
+
+class Item(StatefulActor):
+    async def touch(self) -> int:
+        self.touched = getattr(self, "touched", 0) + 1
+        return self.touched
+
+    async def put(self, value: str = "x") -> None:
+        await self.ctx.storage.put("v", value)
+
+    async def get(self) -> Any:
+        return await self.ctx.storage.get("v")
+
+    async def wait(self) -> None:
+        await gate.wait()
+
+
+class Hasty(Item):
+    idle_after = 2
+
+
+async def sweep(core: Core, count: int) -> None:
+    for _ in range(count):
+        core.sweep()
+        await steps()
+
+
+async def test_an_instance_leaves_after_idle_after_and_every_use_postpones_it(store: Any) -> None:
+    core = Core(Item, store=store, idle_after=5)
+    await core.value("a", "put")
+    await core.value("b", "touch")
+    await sweep(core, 4)
+    await core.value("a", "touch")
+    await sweep(core, 1)
+    assert set(core.activations()) == {"a"}
+    await sweep(core, 3)
+    assert await core.value("a", "touch") == 2  # still the same instance
+    await sweep(core, 5)
+    assert core.activations() == {}
+    assert await core.value("a", "touch") == 1
+    assert await core.value("a", "get") == "x"
+    assert core.evictor.evictions == 2
+
+
+async def test_a_type_has_its_own_idle_after() -> None:
+    core = Core(Hasty, Item, idle_after=10)
+    await core.value("a", "touch")
+    await core.send("a", "touch", type_="Item")
+    await sweep(core, 2)
+    assert core.activations() == {}
+    assert set(core.activations("Item")) == {"a"}
+
+
+async def test_nothing_is_evicted_that_runs_waits_or_is_held() -> None:
+    core = Core(Item, idle_after=1)
+    core.resident = 1 << 40  # memory is short as well
+    runs, queued = core.call("busy", "wait"), core.call("busy", "touch")
+    core.hold_fsyncs()
+    held = core.call("held", "put")
+    await steps()
+    saw = core.call("held", "get")
+    await steps()
+    await sweep(core, 10)
+    assert set(core.activations()) == {"busy", "held"}
+    gate.set()
+    await core.fsync()
+    assert [call.done for call in (runs, queued, held, saw)] == [True] * 4
+    await sweep(core, 3)
+    assert core.activations() == {}
+
+
+async def test_over_the_memory_target_the_least_recently_used_go_first() -> None:
+    core = Core(Item, idle_after=1000, memory_target=100 * MIB)
+    for generation in range(4):
+        for i in range(100):
+            await core.value(f"{generation}-{i}", "touch")
+        await sweep(core, 1)
+    for i in range(100):
+        await core.value(f"0-{i}", "touch")  # the first ones again
+    await sweep(core, 1)
+    assert len(core.activations()) == 400
+    core.resident = 120 * MIB  # a quarter has to go: 1 - 100 * 0.9 / 120
+    await sweep(core, 1)
+    assert len(core.activations()) == 300
+    assert not any(name.startswith("1-") for name in core.activations())
+    core.resident = 80 * MIB
+    await sweep(core, 5)
+    assert len(core.activations()) == 300
+
+
+async def test_an_evicted_instance_is_found_again_by_the_next_call_with_all_that_was_committed(store: Any) -> None:
+    core = Core(Item, store=store, memory_target=32 * MIB)
+    core.resident = 1 << 40
+    for i in range(20):
+        await core.value(f"k{i}", "put", f"v{i}")
+    await sweep(core, 1)
+    assert core.activations() == {}
+    for i in range(20):
+        assert await core.value(f"k{i}", "get") == f"v{i}"
+
+
+async def test_a_cache_over_its_limit_is_dropped_while_the_instance_stays() -> None:
+    core = Core(Item, idle_after=3, cache_per_instance=1000)
+    await core.value("a", "put", "x" * 5000)
+    await core.value("b", "put", "small")
+    await sweep(core, 2)
+    for name in ("a", "b"):
+        await core.value(name, "touch")
+    await sweep(core, 1)
+    reads = core.store.reads
+    assert await core.value("b", "get") == "small"
+    assert core.store.reads == reads
+    assert await core.value("a", "get") == "x" * 5000
+    assert core.store.reads > reads
+    assert await core.value("a", "touch") == 2
+
+
+def live(kind: type) -> int:
+    return sum(type(thing) is kind for thing in gc.get_objects())
+
+
+async def test_a_hundred_thousand_evicted_activations_free_their_memory_without_the_collector() -> None:
+    core = Core(Item, idle_after=1)
+    gc.collect()
+    gc.disable()
+    try:
+        for start in range(0, 100_000, 5_000):
+            calls = [core.call(f"k{i}", "put" if i % 10 == 0 else "touch") for i in range(start, start + 5_000)]
+            for call in calls:
+                await call
+            del calls, call
+            await steps(2)
+        assert len(core.activations()) == 100_000
+        assert live(Activation) == 100_000
+        await sweep(core, 3)
+        assert core.activations() == {}
+        assert (live(Activation), live(KV), live(Item)) == (0, 0, 0)
+    finally:
+        gc.enable()
+
+
+# -- bounded queues
+
+
+async def test_a_full_mailbox_refuses_at_once_and_lets_other_keys_through() -> None:
+    core = Core(Item, mailbox=10)
+    running = core.call("a", "wait")
+    await steps()
+    queued = [core.call("a", "touch") for _ in range(10)]
+    refused = core.call("a", "touch")
+    assert refused.done
+    answer = refused.answer
+    assert (answer.status, answer.name, answer.applied) == (503, "ActorOverloaded", "no")
+    assert answer.value["retryable"] is True
+    assert answer.value["retry_after"] > 0
+    assert b"Retry-After: 1\r\n" in answer.head
+    assert core.caller.begun[refused.id] == 0
+    assert (await core.call("b", "touch")).status == 200
+    gate.set()
+    await running
+    assert [(await call).value for call in queued] == list(range(1, 11))
+    assert (await core.call("a", "touch")).status == 200
+
+
+async def test_the_worker_has_a_limit_of_waiting_calls_over_all_keys() -> None:
+    core = Core(Item, worker_queue=20)
+    calls = [core.call(f"k{i}", "touch") for i in range(30)]
+    answers = [await call for call in calls]
+    assert [answer.status for answer in answers] == [200] * 20 + [503] * 10
+    assert {answer.name for answer in answers[20:]} == {"ActorOverloaded"}
+    assert all(b"Retry-After" in answer.head for answer in answers[20:])
+    assert set(core.activations()) == {f"k{i}" for i in range(20)}  # a refused flood takes no memory
+    assert (await core.call("later", "touch")).status == 200
+    assert core.runner.waiting == 0
