@@ -18,7 +18,7 @@ import pytest
 import typer
 from actord.server.commands.call import in_words, parse_arguments
 
-from tests.support.actord import CLEAN, actord
+from tests.support.command import CLEAN, actord
 
 ROOT = Path(__file__).parent.parent.parent
 ACCOUNT = ROOT / "examples" / "account.py"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.actord import ActordServer, actord
+from tests.support.command import ActordServer, actord
 from tests.support.processes import wait_until_gone
 
 Serve = Callable[..., ActordServer]

@@ -49,7 +49,15 @@ class FakeServer:
         self._reader.start()
         self.seen: list[dict[str, Any]] = []
         script = Path(__file__).with_name("run_supervisor.py")
-        command = [sys.executable, str(script), msgspec.json.encode(settings).decode(), front, worker, str(self._path)]
+        command = [
+            sys.executable,
+            "-P",
+            str(script),
+            msgspec.json.encode(settings).decode(),
+            front,
+            worker,
+            str(self._path),
+        ]
         # A session of its own, as under a terminal: Ctrl-C goes to the process group.
         self.process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
