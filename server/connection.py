@@ -43,6 +43,35 @@ LINGER_SECONDS = 2.0
 class Connection(asyncio.Protocol):
     """See the contract above. Created by ``HttpServer`` for each client."""
 
+    __slots__ = (
+        "_active",
+        "_call_deadline",
+        "_deaf",
+        "_ended",
+        "_eof",
+        "_flush_due",
+        "_held",
+        "_http",
+        "_parser",
+        "_phase",
+        "_pipeline",
+        "_receiving",
+        "_since",
+        "_table",
+        "_timing",
+        "_transport",
+        "_unsent",
+        "_writable",
+        "_written",
+        "address",
+        "peer",
+        "plain",
+        "queue",
+        "server",
+        "simple",
+        "write",
+    )
+
     def __init__(self, server: HttpServer) -> None:
         # for the process
         self.server = server
@@ -238,7 +267,7 @@ class Connection(asyncio.Protocol):
         else:
             # The answer to HEAD is that to GET without its body, whatever the program makes of methods.
             verb_sent = "GET" if method == "HEAD" else method
-            fields = [verb_sent, verb, head.headers, self.address]
+            fields = [verb_sent, verb, head.headers, self.address or None]
             if kind == FETCH:
                 link = self._table[slot_of(type_, name)]
                 exchange.link = link

@@ -14,6 +14,9 @@ from actord.server.problems import Framer
 from actord.server.router import Router
 from actord.settings import Settings
 
+# Listening again sets the backlog anew, and the loop's own default is 100.
+BACKLOG = 4096
+
 
 class HttpServer:
     """Serves clients on inherited sockets. Create it on a running loop."""
@@ -37,9 +40,11 @@ class HttpServer:
         """Accept connections on TCP and unix sockets that listen already."""
         for sock in sockets:
             if sock.family == socket.AF_UNIX:
-                server: asyncio.Server = await self.loop.create_unix_server(lambda: Connection(self), sock=sock)
+                server: asyncio.Server = await self.loop.create_unix_server(
+                    lambda: Connection(self), sock=sock, backlog=BACKLOG
+                )
             else:
-                server = await self.loop.create_server(lambda: Connection(self), sock=sock)
+                server = await self.loop.create_server(lambda: Connection(self), sock=sock, backlog=BACKLOG)
             self._servers.append(server)
 
     def admit(self, connection: Connection) -> bool:

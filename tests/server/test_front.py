@@ -365,17 +365,17 @@ def test_one_client_that_never_reads_is_not_read_from_either(tmp_path: Path) -> 
 
 
 def test_connections_over_the_limit_are_told_and_closed(tmp_path: Path) -> None:
-    with FrontProcess(tmp_path, settings={"http": {"connections": 2}}) as front:
-        with front.connect() as one, front.connect() as two:
-            for client in (one, two):
-                client.get("/-/health/live")
-                assert client.answer().status == 200
-            with front.connect() as third:
-                answer = third.answer()
-                assert (answer.status, answer.json["name"]) == (503, "ActorOverloaded")
-                assert third.at_end()
-            one.get("/-/health/live")
-            assert one.answer().status == 200
+    settings = {"http": {"connections": 2}}
+    with FrontProcess(tmp_path, settings=settings) as front, front.connect() as one, front.connect() as two:
+        for client in (one, two):
+            client.get("/-/health/live")
+            assert client.answer().status == 200
+        with front.connect() as third:
+            answer = third.answer()
+            assert (answer.status, answer.json["name"]) == (503, "ActorOverloaded")
+            assert third.at_end()
+        one.get("/-/health/live")
+        assert one.answer().status == 200
 
 
 def test_connections_of_one_peer_have_a_limit_of_their_own(tmp_path: Path) -> None:

@@ -3,9 +3,9 @@
     python -P tests/support/fake_worker.py SOCKET [--front-door]
 
 Methods of any type: ``echo`` answers the body · ``hold`` waits for ``release`` (held calls are then answered newest
-first, each with its body; it marks them begun) · ``queue`` waits for ``release`` without being begun · ``big`` answers a megabyte ·
-``count`` answers how many frames of each kind came, without counting itself · ``seen`` answers the last frame.
-FETCH and DOOR answer a JSON description of the request; its path may be ``/hold`` as well.
+first, each with its body; it marks them begun) · ``queue`` waits for ``release`` without being begun · ``big`` answers
+a megabyte · ``count`` answers how many frames of each kind came, without counting itself · ``seen`` answers the last
+frame. FETCH and DOOR answer a JSON description of the request; its path may be ``/hold`` as well.
 """
 
 from __future__ import annotations
