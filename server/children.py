@@ -33,6 +33,7 @@ log = logging.getLogger("actord.supervisor")
 FIRST_DELAY_SECONDS = 0.1
 YOUNG_SECONDS = 10.0  # a process that lived for less died young
 LAST_WORDS_SECONDS = 1.0  # between SIGUSR1 and SIGKILL
+SLOW_START_SECONDS = 10.0  # then a person is told that something takes long
 LINE_CLOSE_SECONDS = 0.5  # how long the line of a dead child is read for its last words
 
 
@@ -210,6 +211,10 @@ class Child:
 
     def tick(self, interval: float) -> None:
         """Called every ``interval`` seconds: sends a ping, and counts how long none was answered."""
+        if self.state is State.STARTING:
+            before, self._silence = self._silence, self._silence + interval
+            if before < SLOW_START_SECONDS <= self._silence:
+                log.warning("%s is still starting: a large recovery, or a program that is slow to load", self.name)
         if self.state is not State.READY or self._process is None:
             return
         self._silence = self._silence + interval if self._heard < self._asked else 0.0
@@ -233,6 +238,7 @@ class Child:
         if "pong" in message:
             self._heard = max(self._heard, int(message["pong"]))
         elif message.get("ready"):
+            self._silence = 0.0
             self._step(Event.BECAME_READY)
             if self.state is State.READY:
                 self._owner.child_ready(self, message)

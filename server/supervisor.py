@@ -38,13 +38,14 @@ from actord.server.announce import announce, report
 from actord.server.children import Child, Failure, Next
 from actord.server.exits import CONFIG, FAILED, OK, TEMPORARY, StartError
 from actord.settings import Settings
-from actord.shards.control import Message
+from actord.shards.control import ControlChannel, Message
 from actord.storage.datadir import DataDir, open_data_dir
 
 log = logging.getLogger("actord.supervisor")
 
 PING_SECONDS = 1.0
 FAILED_START_DRAIN_SECONDS = 5.0
+BURY_SECONDS = 2.0  # SIGKILL works at once, unless a disk hangs
 SPARE_DESCRIPTORS = 1_024
 
 # -P: the folder that the server was started in must not shadow modules.
@@ -128,8 +129,7 @@ class Supervisor:
                 for task in tasks:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
-                for child in (*self.workers, *self.fronts):
-                    child.kill()
+                await self._bury()
         return self.exit
 
     # -- what outlives the children
@@ -151,7 +151,8 @@ class Supervisor:
         shards = self.data_dir.shards
         workers = min(wanted, shards)
         if workers < wanted:
-            log.warning("the data directory has %d shards: %d workers are started, not %d", shards, workers, wanted)
+            level = logging.WARNING if server.workers else logging.INFO
+            log.log(level, "the data directory has %d shards: %d workers are started, not %d", shards, workers, wanted)
         listeners = self._listen()
         runtime = sockets.RuntimeDir(Path(self.data_dir.path))
         self._cleanup.callback(runtime.remove)
@@ -238,6 +239,8 @@ class Supervisor:
     def child_failed(self, child: Child, failure: Failure) -> Next:
         self._ready.discard(child)
         self._news.set()
+        if self._stopped.is_set():
+            return Next.NOTHING
         if self.state is State.STARTING:
             self.exit = failure.exit or FAILED
             report(self.settings, failure.message)
@@ -253,6 +256,7 @@ class Supervisor:
 
     def child_ended(self, child: Child) -> None:
         self._gone.add(child)
+        self._news.set()
         self._leave()
 
     # -- the end
@@ -297,8 +301,23 @@ class Supervisor:
             child.kill()
         self._stopped.set()
 
+    async def _bury(self) -> None:
+        """Wait for what was killed, so that no lock is held any more when this process ends."""
+        children = (*self.workers, *self.fronts)
+        for child in children:
+            child.kill()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(BURY_SECONDS):
+                while any(child.pid for child in children):
+                    self._news.clear()
+                    await self._news.wait()
+
     def _on_bug(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         error = context.get("exception")
+        if isinstance(context.get("protocol"), ControlChannel) and not isinstance(error, InvariantViolated):
+            # Its line has been closed, and a child without a line ends: it is replaced as any that dies.
+            log.error("a child said what can't be understood: %s", error)
+            return
         log.critical("a bug in the supervisor: %s", context.get("message"), exc_info=error)
         self.exit = FAILED
         self._kill("ending, since nothing is certain any more")
@@ -311,6 +330,8 @@ class Supervisor:
         A program that does not load leaves its worker down and the others as they are, until this is called again.
         """
         for child in self.workers:
+            if self.state is not State.SERVING:
+                return
             self._ready.discard(child)
             await child.recycle(limit)
             while child not in self._ready:

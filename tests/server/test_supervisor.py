@@ -228,6 +228,17 @@ def test_later_on_a_program_that_does_not_load_is_tried_again(start: Start) -> N
     assert "does not load" in words
 
 
+def test_a_child_that_says_nonsense_is_replaced_and_nobody_else(start: Start) -> None:
+    server = start("-", "babbles", workers=1)
+    server.url()
+    server.until_true(lambda report: report["event"] == "boot" and report.get("life") == 2)
+    server.until("ready", "worker-0")
+    code, _, words = server.end()
+    assert code == 0
+    assert "can't be understood" in words
+    assert [r["who"] for r in server.events("boot")].count("front-0") == 1
+
+
 def test_a_supervisor_that_is_killed_leaves_no_orphan_and_no_lock(start: Start) -> None:
     server = start("mute", "mute")
     server.url()

@@ -9,6 +9,7 @@ words joined by commas, or ``-``:
     fatal         reports that the program does not load, in each life
     fatal-second  the same, in its second life only
     dies          ends before it is ready
+    babbles       says nonsense once it is ready, in its first life
 """
 
 from __future__ import annotations
@@ -82,10 +83,10 @@ def main() -> int:
         words = {"message": "the program does not load:\n  line 2", "exit": 78}
         sock.sendall(json.dumps({"fatal": words}).encode() + b"\n")
         return 78
-    return asyncio.run(serve(sock, tell))
+    return asyncio.run(serve(sock, tell, life))
 
 
-async def serve(sock: socket.socket, tell: Any) -> int:
+async def serve(sock: socket.socket, tell: Any, life: int) -> int:
     leave = asyncio.Event()
 
     def on_message(message: dict[str, Any]) -> None:
@@ -101,6 +102,8 @@ async def serve(sock: socket.socket, tell: Any) -> int:
     await channel.attach(sock)
     channel.send({"ready": True, "pid": os.getpid(), "program": PROGRAM})
     tell("ready")
+    if "babbles" in BEHAVIOUR and life == 1:
+        os.write(sock.fileno(), b"nonsense\n")
     await leave.wait()
     tell("leaves")
     return 0
