@@ -63,7 +63,6 @@ class Connection(asyncio.Protocol):
         "_unsent",
         "_writable",
         "_written",
-        "address",
         "peer",
         "plain",
         "queue",
@@ -84,8 +83,7 @@ class Connection(asyncio.Protocol):
         # for the connection
         self.queue: deque[Exchange] = deque()
         self.simple = True  # nothing stands between an answer and the socket but its turn
-        self.peer = ""
-        self.address = ""
+        self.peer = ""  # the client's IP address; empty on a unix socket
         self._parser = RequestParser(server.heads, self._http)
         self._transport: asyncio.Transport | None = None
         self._deaf = False  # whatever else arrives is thrown away
@@ -112,7 +110,6 @@ class Connection(asyncio.Protocol):
         peer = transport.get_extra_info("peername")
         if isinstance(peer, tuple):
             self.peer = peer[0]
-            self.address = f"[{peer[0]}]:{peer[1]}" if ":" in peer[0] else f"{peer[0]}:{peer[1]}"
         if not self.server.admit(self):
             self._refuse(503, ActorOverloaded("Too many connections.", retry_after=1))
 
@@ -267,7 +264,7 @@ class Connection(asyncio.Protocol):
         else:
             # The answer to HEAD is that to GET without its body, whatever the program makes of methods.
             verb_sent = "GET" if method == "HEAD" else method
-            fields = [verb_sent, verb, head.headers, self.address or None]
+            fields = [verb_sent, verb, head.headers, self.peer or None]
             if kind == FETCH:
                 link = self._table[slot_of(type_, name)]
                 exchange.link = link
@@ -453,7 +450,7 @@ class Connection(asyncio.Protocol):
             if waited > http.head_timeout:
                 self._late("The head of the request did not arrive in time.")
         elif self._phase == "body":
-            if waited > http.head_timeout + self._parser.body_received / http.body_rate:
+            if http.body_rate and waited > http.head_timeout + self._parser.body_received / http.body_rate:
                 self._late("The body of the request arrived too slowly.")
         elif self.queue:
             self._since = now

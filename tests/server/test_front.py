@@ -133,11 +133,10 @@ def test_fetch_and_door_get_method_target_headers_and_client(door: FrontProcess)
             b"PUT /actors/Room/r/fetch/a%20b?q HTTP/1.1\r\nHost: a\r\nX-Some: \xe9\r\nContent-Length: 2\r\n\r\nhi"
         )
         answer = client.answer()
-        host, port = client.sock.getsockname()
         headers = [["host", "a"], ["x-some", "é"], ["content-length", "2"]]
         assert answer.json == {
             "kind": "fetch",
-            "request": ["PUT", "/a%20b?q", headers, f"{host}:{port}"],
+            "request": ["PUT", "/a%20b?q", headers, "127.0.0.1"],
             "body": "hi",
         }
         assert answer.headers["content-type"] == "text/plain"
