@@ -252,7 +252,10 @@ class Link(asyncio.Protocol):
 
 
 def _open_begun_map(path: str) -> mmap.mmap:
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    # Never the file of a caller that died: the worker may still hold calls of its that mark and unmark there.
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         os.ftruncate(fd, LINK_CALLS)
         return mmap.mmap(fd, LINK_CALLS)

@@ -223,10 +223,13 @@ class TurnRunner:
                 return False
             if act.busy and act.mailbox and act.mailbox[0] is call:  # initialisation goes first
                 return False
+        if call.cancelled:  # without a mark: when the caller has died, the byte may be its successor's
+            self._refuse(call, ActorUnavailable("The call was given up while it waited.", retry_after=1))
+            return False
         call.begun[call.id] = 1
         call.started = now = monotonic()
         remaining = call.deadline / 1000 - now
-        if call.cancelled or remaining <= 0:
+        if remaining <= 0:
             call.begun[call.id] = 0
             self._refuse(call, ActorUnavailable("The call's deadline passed while it waited.", retry_after=1))
             return False
