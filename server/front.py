@@ -16,6 +16,7 @@ from pathlib import Path
 
 import msgspec
 import uvloop
+from actord import logs
 from actord.server.httpserver import HttpServer
 from actord.server.router import Router, Worker
 from actord.settings import Settings
@@ -32,6 +33,7 @@ class Front:
         self._listen: list[int] = boot["listen"]
         self._version: str = boot["version"]
         index: int = boot["index"]
+        logs.configure(self._settings.log.level, self._settings.log.format, process=f"front-{index}")
         runtime_dir = Path(boot["runtime_dir"])
         self._router = Router(
             [Worker(link["path"], tuple(link["shards"])) for link in boot["links"]],

@@ -11,7 +11,8 @@ Caller to worker                                                  Worker to call
   CANCEL  id
 
 ``deadline`` is in milliseconds of CLOCK_MONOTONIC, which all processes of one machine share. ``request`` of FETCH and
-DOOR is [method, target, [[name, value], ...], client address]. ``head`` of a REPLY is None for plain JSON (a problem
+DOOR is [method, target, [[name, value], ...], client address], all str: target in ASCII, names in lower case, values as
+Latin-1; the address is an IP address, or None on a unix socket. ``head`` of a REPLY is None for plain JSON (a problem
 document when the status is 400 or more), else the header lines of the response as bytes, each ended by CRLF, without
 Content-Length, Date and Connection: the front adds those.
 
