@@ -94,6 +94,9 @@ class KV:
             raise ValueError(f"limit must be an integer of 1 to {LIST_MAX}, not {limit!r}")
         if start is not None and start_after is not None:
             raise ValueError("give start or start_after, not both")
+        for name, bound in (("prefix", prefix), ("start", start), ("start_after", start_after), ("end", end)):
+            if bound is not None:
+                _check_bound(name, bound)
         low, after, high = start, False, end
         if start_after is not None:
             low, after = start_after, True
@@ -269,6 +272,15 @@ def _utf8_size(key: str) -> int:
         return len(key.encode())
     except UnicodeEncodeError:
         raise ValueError("a storage key must be valid Unicode; this one holds a lone surrogate") from None
+
+
+def _check_bound(name: str, bound: str) -> None:
+    if type(bound) is not str:
+        raise TypeError(f"{name} must be a str, not {type(bound).__name__}")
+    try:
+        bound.isascii() or bound.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"{name} must be valid Unicode; it holds a lone surrogate") from None
 
 
 def _encoded(key: str, value: Any) -> bytes:
