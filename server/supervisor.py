@@ -45,6 +45,7 @@ log = logging.getLogger("actord.supervisor")
 
 PING_SECONDS = 1.0
 FAILED_START_DRAIN_SECONDS = 5.0
+FRONTS_SHARE = 0.8  # of the drain limit: workers have to commit behind a front that used all of its time
 BURY_SECONDS = 2.0  # SIGKILL works at once, unless a disk hangs
 SPARE_DESCRIPTORS = 1_024
 
@@ -277,7 +278,7 @@ class Supervisor:
         self._drain_until = loop.time() + limit
         self._deadline = loop.call_later(limit, self._kill, f"not finished within {limit:g} s: ending now")
         for child in self.fronts:
-            child.drain(limit)
+            child.drain(limit * FRONTS_SHARE)
         self._leave()
 
     def _leave(self) -> None:
