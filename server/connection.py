@@ -27,7 +27,8 @@ from actord.errors import (
 )
 from actord.server import system
 from actord.server.exchange import Exchange, PlainExchange
-from actord.server.http import JSON, MSGPACK, NO_TYPE, Head, Refused, Request, RequestParser
+from actord.server.heads import JSON, MSGPACK, NO_TYPE, Head, Refused
+from actord.server.http import Request, RequestParser
 from actord.server.problems import CONTINUE, JSON_HEAD, problem
 from actord.server.routes import CALL, DOOR, FETCH, SYSTEM, route
 from actord.shards import wire

@@ -9,7 +9,7 @@ from time import monotonic
 
 from actord.limits import LINK_BYTES
 from actord.server.connection import Connection
-from actord.server.http import HeadReader
+from actord.server.heads import HeadReader
 from actord.server.problems import Framer
 from actord.server.router import Router
 from actord.settings import Settings

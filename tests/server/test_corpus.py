@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
-from actord.server.http import HeadReader, Refused, Request, RequestParser
+from actord.server.heads import HeadReader, Refused
+from actord.server.http import Request, RequestParser
 from actord.settings import Http
 
 from tests.support.front_process import FrontProcess

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from actord.server.http import HeadReader, Refused, Request, RequestParser
+from actord.server.heads import HeadReader, Refused
+from actord.server.http import Request, RequestParser
 from actord.settings import Http
 
 HEAD = b"POST /actors/A/x/m HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
