@@ -149,5 +149,5 @@ def _run(settings: Settings, *, watch: bool) -> int:
     if watch:
         from actord.server.reload import watch_program
 
-        return supervisor.run(settings, companion=watch_program)
+        return supervisor.run(settings, companion=watch_program, worker=supervisor.DEV_WORKER)
     return supervisor.run(settings)

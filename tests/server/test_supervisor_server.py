@@ -137,7 +137,7 @@ def test_dev_reports_a_program_that_does_not_load_and_takes_the_next_one(serve: 
     worker = server.children()["worker-0"]
     program.write_text("def broken(:")
     wait_until_gone(worker)
-    program.write_text(PROGRAM.replace('"first"', '"third"'))
+    program.write_text(PROGRAM.replace('"first"', '"third"'))  # of the same length, and maybe in the same second
     # Held since the worker left.
     assert server.ask("/actors/Counter/alice/version", {}) == (200, "third")
     assert server.stop() == 0

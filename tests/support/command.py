@@ -66,8 +66,8 @@ class ActordServer:
                 line = (entry / "cmdline").read_text().split("\0")
             except (FileNotFoundError, ProcessLookupError):
                 continue
-            if parent == self.process.pid and len(line) > 3:
-                role = line[3].rpartition(".")[2]
+            if parent == self.process.pid and "-m" in line:
+                role = line[line.index("-m") + 1].rpartition(".")[2]
                 found[f"{role}-{sum(name.startswith(role) for name in found)}"] = int(entry.name)
         return found
 
