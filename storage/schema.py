@@ -3,7 +3,8 @@
 Every row of a user's data carries a checksum, because SQLite does not notice a flipped bit in a value. The checksum
 covers the row's key too, so that a row that turns up under another key or actor is caught as well.
 
-A later format adds tables (pages of actors' SQL, alarms, idempotency records, outbox) and raises ``FORMAT``.
+A later format adds tables (pages of actors' SQL, idempotency records, outbox) to ``TABLES`` and raises ``FORMAT``;
+``upgrade`` makes what an older database lacks.
 """
 
 from __future__ import annotations
@@ -14,17 +15,17 @@ from zlib import crc32
 import apsw
 from actord.errors import DataDirError, StoreCorrupt
 
-FORMAT = 1
+FORMAT = 2  # 2: alarms
 APPLICATION_ID = 0x41435444  # "ACTD": what file(1) and the offline tools go by
 PAGE_BYTES = 4096
 
 TABLES = """
-CREATE TABLE meta (
+CREATE TABLE IF NOT EXISTS meta (
     name TEXT NOT NULL PRIMARY KEY,
     value
 ) WITHOUT ROWID;
 
-CREATE TABLE actor (
+CREATE TABLE IF NOT EXISTS actor (
     id INTEGER PRIMARY KEY,
     slot INTEGER NOT NULL,
     type TEXT NOT NULL,
@@ -33,13 +34,24 @@ CREATE TABLE actor (
     UNIQUE (slot, type, name)
 );
 
-CREATE TABLE kv (
+CREATE TABLE IF NOT EXISTS kv (
     actor INTEGER NOT NULL,
     key TEXT NOT NULL,
     value BLOB NOT NULL,
     sum INTEGER NOT NULL,
     PRIMARY KEY (actor, key)
 ) WITHOUT ROWID;
+
+CREATE TABLE IF NOT EXISTS alarm (
+    actor INTEGER PRIMARY KEY,
+    due INTEGER NOT NULL,
+    scheduled INTEGER NOT NULL,
+    retries INTEGER NOT NULL,
+    error TEXT,
+    sum INTEGER NOT NULL
+);
+CREATE INDEX IF NOT EXISTS alarm_armed ON alarm (due, actor) WHERE error IS NULL;
+CREATE INDEX IF NOT EXISTS alarm_failed ON alarm (actor) WHERE error IS NOT NULL;
 """
 
 
@@ -100,6 +112,22 @@ def create(conn: apsw.Connection, *, shard: int, identity: str) -> None:
             [("format", FORMAT), ("identity", identity), ("shard", shard), ("commit_seq", 0), ("epoch", 0)],
         )
         conn.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+
+
+def upgrade(conn: apsw.Connection) -> None:
+    """Make the tables that a database of an older format lacks. The next sync makes it durable, or it is done again.
+
+    Raises ``DataDirError`` when the disk is full.
+    """
+    found: Any = conn.execute("SELECT value FROM meta WHERE name = 'format'").get
+    if found == FORMAT:
+        return
+    try:
+        with conn:
+            conn.execute(TABLES)
+            conn.execute("UPDATE meta SET value = ? WHERE name = 'format'", (FORMAT,))
+    except apsw.FullError as error:
+        raise DataDirError(f"{conn.filename} can't be brought from format {found} to {FORMAT}: {error}.") from error
 
 
 def last_epoch(conn: apsw.Connection) -> int:

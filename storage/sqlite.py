@@ -24,11 +24,11 @@ from zlib import crc32
 
 import apsw
 from actord.errors import DataDirError, InvariantViolated, StoreBroken, StoreCorrupt, StoreFull
-from actord.storage import recovery, schema
+from actord.storage import alarms, recovery, schema
+from actord.storage.alarms import SqliteAlarms
 from actord.storage.api import Batch
 from actord.storage.ballast import FULL_ERRNOS, Ballast
 from actord.storage.files import FileLock, Locked, fsync_dir_of
-from actord.storage.reads import SqliteReads
 
 LOCK_WAIT_SECONDS = 10.0
 
@@ -52,7 +52,7 @@ _READ_SEQ = "SELECT value FROM meta WHERE name = 'commit_seq'"
 _log = logging.getLogger("actord.storage")
 
 
-class SqliteStore(SqliteReads):
+class SqliteStore(SqliteAlarms):
     """A shard's store. Open it with ``open``; one thread calls everything but ``sync``."""
 
     @classmethod
@@ -123,6 +123,7 @@ class SqliteStore(SqliteReads):
         self._log = log
         # state
         self._broken = None
+        self._damaged_alarms = set()
         self.full = False
         self._checkpoint_wanted = False  # once after the disk became full, so that the log can start over
         self._wal_frames = 0
@@ -158,6 +159,7 @@ class SqliteStore(SqliteReads):
         try:
             schema.configure(conn, page_cache=page_cache)
             self.commit_seq = schema.check_meta(conn, shard=self.shard, identity=self.identity)
+            schema.upgrade(conn)
             last_id: Any
             first_slot: Any
             last_slot: Any
@@ -232,11 +234,12 @@ class SqliteStore(SqliteReads):
             if slot not in self._slots:
                 raise InvariantViolated(f"actor {type_}/{name!r} of slot {slot} in {self.path} of {self._slots}")
             actors.append((id_, slot, type_, name, schema.actor_sum(id_, slot, type_, name)))
-        grows = bool(puts or actors)
+        alarm_puts, alarm_deletes = alarms.rows_of(batch.alarms) if batch.alarms else ([], [])
+        grows = bool(puts or actors or alarm_puts)
         if self.full:
             self._leave_full(puts if grows else None)
         try:
-            self._apply(batch, actors, deletes, puts)
+            self._apply(batch, actors, deletes, puts, alarm_puts, alarm_deletes)
         except apsw.Error as error:
             self._roll_back(error, seq)
             if self._ballast is None or self.full:
@@ -245,7 +248,7 @@ class SqliteStore(SqliteReads):
             if grows:
                 raise self._full_error() from error
             try:
-                self._apply(batch, actors, deletes, puts)
+                self._apply(batch, actors, deletes, puts, alarm_puts, alarm_deletes)
             except apsw.Error as again:
                 self._roll_back(again, seq)
                 raise self._full_error() from again
@@ -257,6 +260,8 @@ class SqliteStore(SqliteReads):
         actors: list[tuple[int, int, str, str, int]],
         deletes: list[tuple[int, str]],
         puts: list[tuple[int, str, bytes, int]],
+        alarm_puts: list[alarms.Row],
+        alarm_deletes: list[tuple[int]],
     ) -> None:
         execute = self._cursor.execute
         executemany = self._cursor.executemany
@@ -271,6 +276,10 @@ class SqliteStore(SqliteReads):
             executemany(_DELETE, deletes)
         if puts:
             executemany(_PUT, puts)
+        if alarm_deletes:
+            executemany(alarms.DELETE, alarm_deletes)
+        if alarm_puts:
+            executemany(alarms.PUT, alarm_puts)
         execute(_SEQ, (batch.seq, batch.seq - 1))
         if self._conn.changes() != 1:
             raise InvariantViolated(f"{self.path} does not stand at commit {batch.seq - 1}")

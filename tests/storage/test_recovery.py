@@ -166,7 +166,7 @@ def test_files_of_two_directories_are_not_mixed(path):
 
 def test_a_newer_format_is_refused_with_what_to_do(path):
     store = open_store(path)
-    store._conn.execute("UPDATE meta SET value = 2 WHERE name = 'format'")
+    store._conn.execute("UPDATE meta SET value = value + 1 WHERE name = 'format'")
     store.close()
     with pytest.raises(DataDirError, match="newer actord"):
         open_store(path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 
 from actord.errors import StoreBroken, StoreFull
-from actord.storage.api import Batch
+from actord.storage.api import Alarm, AlarmEntry, Batch
 
 
 def full() -> StoreFull:
@@ -27,6 +27,7 @@ class MemoryStore:
         self.epoch = 1
         self.rows: dict[int, dict[str, bytes]] = {}
         self.actors: dict[tuple[int, str, str], int] = {}
+        self.alarms: dict[int, Alarm] = {}
         self.fail_write: deque[BaseException | None] = deque()
         self.fail_sync: deque[BaseException | None] = deque()
         self.fail_maintain: deque[BaseException | None] = deque()
@@ -88,10 +89,31 @@ class MemoryStore:
                 room -= len(value)
         return rows, True
 
+    def read_alarm(self, actor: int) -> Alarm | None:
+        self._alive()
+        return self.alarms.get(actor)
+
+    def armed_alarms(self, *, until: int, limit: int, after: tuple[int, int] = (-1, 0)) -> list[AlarmEntry]:
+        self._alive()
+        armed = sorted((a.due, id_) for id_, a in self.alarms.items() if a.error is None)
+        return [self._entry(id_) for due, id_ in armed if due <= until and (due, id_) > after][:limit]
+
+    def failed_alarms(self, *, limit: int, after: int = 0) -> list[AlarmEntry]:
+        self._alive()
+        failed = sorted(id_ for id_, a in self.alarms.items() if a.error is not None)
+        return [self._entry(id_) for id_ in failed if id_ > after][:limit]
+
+    def _entry(self, id_: int) -> AlarmEntry:
+        _, type_, name = next(key for key, known in self.actors.items() if known == id_)
+        return AlarmEntry(id_, type_, name, self.alarms[id_])
+
     def write(self, batch: Batch) -> None:
         self._alive()
         assert batch.seq == self.commit_seq + 1, f"contract 1: batch {batch.seq} after {self.commit_seq}"
-        assert set(batch.kv) | batch.cleared <= {*self.actors.values(), *(actor[0] for actor in batch.actors)}
+        assert set(batch.kv) | set(batch.alarms) | batch.cleared <= {
+            *self.actors.values(),
+            *(actor[0] for actor in batch.actors),
+        }
         self._outcome(self.fail_write)
         for id_, slot, type_, name in batch.actors:
             assert (slot, type_, name) not in self.actors, "an actor got a second id"
@@ -105,6 +127,11 @@ class MemoryStore:
                     rows.pop(key, None)
                 else:
                     rows[key] = value
+        for id_, alarm in batch.alarms.items():
+            if alarm is None:
+                self.alarms.pop(id_, None)
+            else:
+                self.alarms[id_] = alarm
         self.commit_seq = batch.seq
         self.batches.append(batch)
 
