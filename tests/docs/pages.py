@@ -4,6 +4,7 @@ A directive is an HTML comment on the line right above a block; readers don't se
 
     <!-- file: app.py -->              the block is (a further part of) a file that the page's sessions use
     <!-- part of: examples/a.py -->    the block stands in that file of the project, word for word
+    <!-- holds: expression -->         the expression is true after the block was executed
     <!-- by hand: why -->              the block can't be run by a test; every command in it is still checked
 """
 

@@ -160,7 +160,7 @@ def commands(block: Block) -> list[tuple[str, str]]:
 
 
 def serves(command: str) -> bool:
-    return re.search(r"^make serve$|\bactord (serve|dev)\b(?!.*--help)", command) is not None
+    return re.fullmatch(r"make serve|actord (serve|dev)\b(?!.*--help)[^;|&]*", command) is not None
 
 
 def expand(command: str) -> str:

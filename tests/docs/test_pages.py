@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -59,7 +60,7 @@ def test_a_session_that_says_something_else_is_noticed(tmp_path: Path) -> None:
 @pytest.mark.parametrize("block", pages.all_blocks(), ids=str)
 def test_every_block_has_a_language_and_a_known_directive(block: Block) -> None:
     assert block.language in LANGUAGES
-    assert block.directive in ("", "file", "part of", "by hand")
+    assert block.directive in ("", "file", "part of", "holds", "by hand")
 
 
 @pytest.mark.parametrize("block", [b for b in pages.all_blocks() if b.directive == "part of"], ids=str)
@@ -80,6 +81,13 @@ def test_a_snippet_gives_what_it_shows(block: Block) -> None:
     assert result.failed == 0
 
 
+@pytest.mark.parametrize("block", [b for b in pages.all_blocks("python") if b.directive == "holds"], ids=str)
+def test_what_is_said_to_hold_after_a_block_holds(block: Block) -> None:
+    globals_: dict[str, object] = {}
+    exec(compile(block.text, str(block), "exec"), globals_)
+    assert eval(block.value, globals_)
+
+
 PROGRAMS = sorted(
     {(b.page, b.value) for b in pages.all_blocks("python") if b.directive == "file" and "test_" not in b.value}
 )
@@ -89,7 +97,7 @@ PROGRAMS = sorted(
 def test_a_program_loads_as_a_worker_loads_it(
     page: Path, file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sys.path", [*__import__("sys").path])
+    monkeypatch.setattr(sys, "path", [*sys.path])
     program = tmp_path / "documented_program.py"
     program.write_text("".join(b.text for b in pages.blocks(page) if (b.directive, b.value) == ("file", file)))
     assert load_program(App(root=str(tmp_path), main=program.name)).types
