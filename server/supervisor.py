@@ -2,7 +2,7 @@
 
 Promises:
 
-1. It holds the data directory's lock and every listening socket for as long as it lives, and parses nothing.
+1. It holds the data directory's lock for as long as it lives, every listening socket until it drains, and parses nothing.
 2. It says where it listens once every child is ready: one line on standard output, words on standard error.
 3. A program that does not load, or a damaged shard, ends the first start with the child's message and exit code;
    later on it is logged, and tried again.
@@ -103,6 +103,7 @@ class Supervisor:
         self._companion = companion
         self._argv = {"front": front, "worker": worker}
         self._cleanup = contextlib.ExitStack()
+        self._listeners: list[socket.socket] = []
         # changing
         self.state = State.STARTING
         self.exit = OK
@@ -156,7 +157,7 @@ class Supervisor:
         if workers < wanted:
             level = logging.WARNING if server.workers else logging.INFO
             log.log(level, "the data directory has %d shards: %d workers are started, not %d", shards, workers, wanted)
-        listeners = self._listen()
+        self._listeners = listeners = self._listen()
         runtime = sockets.RuntimeDir(Path(self.data_dir.path))
         self._cleanup.callback(runtime.remove)
 
@@ -276,6 +277,8 @@ class Supervisor:
         if self.state not in (State.STARTING, State.SERVING):
             return
         self._step(Event.STOP)
+        for sock in self._listeners:  # else the kernel lets in who comes now, and nobody answers
+            sock.close()
         loop = asyncio.get_running_loop()
         self._drain_until = loop.time() + limit
         self._deadline = loop.call_later(limit, self._kill, f"not finished within {limit:g} s: ending now")
