@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.fifo import Fifo
 from tests.support.server import Server
 
 Serve = Callable[..., Server]
@@ -26,3 +27,11 @@ def serve(tmp_path: Path) -> Iterator[Serve]:
     yield start
     for server in servers:
         server.close()
+
+
+@pytest.fixture
+def fifo(tmp_path: Path) -> Iterator[Fifo]:
+    """A named pipe from an actor to the test."""
+    made = Fifo(tmp_path / "fifo")
+    yield made
+    made.close()

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
-PATIENCE_SECONDS = 60.0
+PATIENCE_SECONDS = 30.0
 POLL_SECONDS = 0.01
 ROLES = {"actord.server.front": "front", "actord.shards.worker": "worker", "worker_variant.py": "worker"}
 PROGRAMS = Path(__file__).parent.parent / "system" / "programs"
@@ -343,8 +343,9 @@ def connect(port: int) -> socket.socket:
 def read_replies(sock: socket.socket, count: int) -> Sequence[Reply]:
     """The next answers of a connection, in order."""
     replies = []
-    for _ in range(count):
-        response = http.client.HTTPResponse(sock)
-        response.begin()
-        replies.append(Reply(response.status, {k.lower(): v for k, v in response.getheaders()}, response.read()))
+    with sock.makefile("rb") as stream:  # one buffer for all of them
+        for _ in range(count):
+            status = int(stream.readline().split()[1])
+            headers = {name.lower(): value for name, value in http.client.parse_headers(stream).items()}
+            replies.append(Reply(status, headers, stream.read(int(headers.get("content-length", 0)))))
     return replies

@@ -1,3 +1,3 @@
-from tests.support.fixtures import serve
+from tests.support.fixtures import fifo, serve
 
-__all__ = ["serve"]
+__all__ = ["fifo", "serve"]

@@ -89,7 +89,7 @@ class Probe(StatefulActor):
     # -- time
 
     @timeout(60)
-    async def hold(self, fifo: str, seconds: float = 50) -> str:
+    async def hold(self, fifo: str, seconds: float = 20) -> str:
         """Runs until it is killed, or for so long; writes first, so that there is something to lose."""
         await self.ctx.storage.put("held", True)
         tell(fifo)
