@@ -231,7 +231,8 @@ def test_later_on_a_program_that_does_not_load_is_tried_again(start: Start) -> N
 def test_a_child_that_says_nonsense_is_replaced_and_nobody_else(start: Start) -> None:
     server = start("-", "babbles", workers=1)
     server.url()
-    server.until_true(lambda report: report["event"] == "boot" and report.get("life") == 2)
+    os.kill(server.until("ready", "worker-0")["pid"], signal.SIGUSR1)
+    assert server.until("boot", "worker-0")["life"] == 2
     server.until("ready", "worker-0")
     code, _, words = server.end()
     assert code == 0

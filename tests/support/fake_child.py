@@ -9,7 +9,7 @@ words joined by commas, or ``-``:
     fatal         reports that the program does not load, in each life
     fatal-second  the same, in its second life only
     dies          ends before it is ready
-    babbles       says nonsense once it is ready, in its first life
+    babbles       says nonsense at SIGUSR1
 """
 
 from __future__ import annotations
@@ -71,6 +71,8 @@ def main() -> int:
     tell("boot", life=life, boot=boot, sockets=sockets, stdin=os.readlink("/proc/self/fd/0"))
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, lambda n, _: tell(signal.Signals(n).name))
+    if "babbles" in BEHAVIOUR:
+        signal.signal(signal.SIGUSR1, lambda *_: os.write(sock.fileno(), b"nonsense\n"))
     if "forks" in BEHAVIOUR:
         child = os.fork()
         if child == 0:
@@ -83,10 +85,10 @@ def main() -> int:
         words = {"message": "the program does not load:\n  line 2", "exit": 78}
         sock.sendall(json.dumps({"fatal": words}).encode() + b"\n")
         return 78
-    return asyncio.run(serve(sock, tell, life))
+    return asyncio.run(serve(sock, tell))
 
 
-async def serve(sock: socket.socket, tell: Any, life: int) -> int:
+async def serve(sock: socket.socket, tell: Any) -> int:
     leave = asyncio.Event()
 
     def on_message(message: dict[str, Any]) -> None:
@@ -102,8 +104,6 @@ async def serve(sock: socket.socket, tell: Any, life: int) -> int:
     await channel.attach(sock)
     channel.send({"ready": True, "pid": os.getpid(), "program": PROGRAM})
     tell("ready")
-    if "babbles" in BEHAVIOUR and life == 1:
-        os.write(sock.fileno(), b"nonsense\n")
     await leave.wait()
     tell("leaves")
     return 0
