@@ -2,7 +2,8 @@
 
 Promises:
 
-1. It holds the data directory's lock for as long as it lives, every listening socket until it drains, and parses nothing.
+1. It holds the data directory's lock for as long as it lives and every listening socket until it drains; it parses
+   nothing.
 2. It says where it listens once every child is ready: one line on standard output, words on standard error.
 3. A program that does not load, or a damaged shard, ends the first start with the child's message and exit code;
    later on it is logged, and tried again.
