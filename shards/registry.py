@@ -80,12 +80,12 @@ class ActorType:
         self.fetch = Method(self.name, "fetch", cls.fetch, self.timeout)
         self.build = _builder(cls)
         self.methods: dict[str, Method] = {}
-        self._refusals: dict[str, ActordError] = {}
+        self._refusals: dict[str, str] = {}  # what to say; an error raised twice would collect tracebacks
         found = _functions(cls)
         exposed = set(found) if cls.rpc is None else set(_rpc(cls, found))
         for name, function in found.items():
             if name not in exposed:
-                self._refusals[name] = ActorPrivateMethodError(f"{self.name}.{name} is not listed in `rpc`.")
+                self._refusals[name] = f"{self.name}.{name} is not listed in `rpc`."
                 continue
             if inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function):
                 raise ProgramError(f"{self.name}.{name} is a generator: a call has one result. Return a list instead.")
@@ -101,7 +101,7 @@ class ActorType:
 
     def _refuse(self, name: str) -> ActordError:
         if name in self._refusals:
-            return self._refusals[name]
+            return ActorPrivateMethodError(self._refusals[name])
         if name.startswith("_"):
             return ActorPrivateMethodError(f"{self.name}.{name}: names that begin with _ are private.")
         if name in _BASE or name == "alarm" or name.startswith(("on_", "web_socket")):
