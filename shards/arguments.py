@@ -25,8 +25,8 @@ NOTHING: Arguments = ((), {})
 
 _EXACT = (bytes, bytearray, dt.datetime, dt.date, dt.time, dt.timedelta, decimal.Decimal, uuid.UUID)
 _PATH = re.compile(r" - at `\$\.?([^`]*)`$")
-_UNKNOWN_FIELD = re.compile(r"Object contains unknown field `(.*)`")
-_MISSING_FIELD = re.compile(r"Object missing required field `(.*)`")
+_UNKNOWN_FIELD = re.compile(r"Object contains unknown field `([^`]*)`$")
+_MISSING_FIELD = re.compile(r"Object missing required field `([^`]*)`$")
 _TOO_SHORT = re.compile(r"Expected `array` of at least length \d+, got (\d+)$")
 _TOO_LONG = re.compile(r"Expected `array` of at most length (\d+)$")
 
@@ -41,6 +41,7 @@ class Binder:
         "_object",
         "_plain",
         "_required",
+        "_variadic",
         "_varkw",
         "_varpos",
         "label",
@@ -60,7 +61,7 @@ class Binder:
         self._varkw = any(p.kind is p.VAR_KEYWORD for p in parameters)
         named = [p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
         self._names = tuple(p.name for p in named)
-        self._required = sum(p.default is p.empty for p in named)
+        self._required = [p.name for p in named if p.default is p.empty]
         # A signature that msgspec can describe whole: everything may be given by position or by name.
         self._plain = not (self._varpos or self._varkw) and all(p.kind is p.POSITIONAL_OR_KEYWORD for p in named)
         fields: list[Any] = []
@@ -70,15 +71,22 @@ class Binder:
         self._object = msgspec.defstruct(
             "Arguments", fields, forbid_unknown_fields=not self._varkw, kw_only=True, gc=False
         )
-        by_position = msgspec.defstruct("Arguments", fields, array_like=True, forbid_unknown_fields=True, gc=False)
         self._from_object = msgspec.json.Decoder(self._object).decode
-        self._from_array = msgspec.json.Decoder(by_position).decode
+        if self._plain:
+            by_position = msgspec.defstruct("Arguments", fields, array_like=True, forbid_unknown_fields=True, gc=False)
+            self._from_array = msgspec.json.Decoder(by_position).decode
+        # What *args and **kwargs are annotated with, by the parameter's name: list[T] and dict[str, T].
+        self._variadic: dict[str, Any] = {}
+        for p in parameters:
+            if p not in named and p.name in hints:
+                each = _known(hints[p.name])
+                self._variadic[p.name] = list[each] if p.kind is p.VAR_POSITIONAL else dict[str, each]
 
     def from_json(self, body: bytes) -> Arguments:
         """Arguments from a JSON body. ``ActorArgumentError`` names the parameter; ``BadRequest`` if it is no JSON."""
         if not body:
             if self._required:
-                raise self._missing(self._names[0])
+                raise self._missing(self._required[0])
             return NOTHING
         try:
             if self._plain:
@@ -92,25 +100,27 @@ class Binder:
             raise self._explain(error) from None
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise BadRequest(f"The body is not valid JSON: {error}") from None
-        return self.from_value(value)
+        return self.from_value(value, exact=())
 
     def from_msgpack(self, body: bytes) -> Arguments:
         """The same from a body in the codec's form, which carries every storable type."""
         return self.from_value(codec.decode(body)) if body else self.from_json(b"")
 
-    def from_value(self, value: Any) -> Arguments:
-        """The same from a decoded body: a mapping, a sequence or None."""
+    def from_value(self, value: Any, exact: tuple[type, ...] = _EXACT) -> Arguments:
+        """The same from a decoded body: a mapping, a sequence or None. ``exact`` are the types that it has itself."""
         if isinstance(value, dict):
-            return self.from_call((), value)
+            return self.from_call((), value, exact)
         if isinstance(value, list | tuple):
-            return self.from_call(value, {})
+            return self.from_call(value, {}, exact)
         if value is None:
             return self.from_json(b"")
         raise BadRequest(
             "The body must be a JSON object (keyword arguments), a JSON array (positional arguments) or empty."
         )
 
-    def from_call(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Arguments:
+    def from_call(
+        self, args: Sequence[Any], kwargs: Mapping[str, Any], exact: tuple[type, ...] = _EXACT
+    ) -> Arguments:
         """Arguments as a Python caller gives them."""
         for name in kwargs:
             if not isinstance(name, str):
@@ -121,11 +131,18 @@ class Binder:
             raise ActorArgumentError(f"{self.label}: {error}. Its signature is {self.signature}.") from None
         given = {name: bound.arguments[name] for name in self._names if name in bound.arguments}
         try:
-            converted = msgspec.convert(given, self._object, builtin_types=_EXACT, strict=True)
+            converted = msgspec.convert(given, self._object, builtin_types=exact, str_keys=not exact)
         except msgspec.ValidationError as error:
             raise self._explain(error) from None
         for name in given:
             bound.arguments[name] = getattr(converted, name)
+        for name, kind in self._variadic.items():
+            if more := bound.arguments.get(name):
+                try:
+                    more = msgspec.convert(more, kind, builtin_types=exact, str_keys=not exact)
+                except msgspec.ValidationError as error:
+                    raise ActorArgumentError(f"{self.label}: the argument {name!r} does not fit: {error}.") from None
+                bound.arguments[name] = tuple(more) if isinstance(more, list) else more
         return bound.args, bound.kwargs
 
     def _taken(self, struct: msgspec.Struct) -> Arguments:
