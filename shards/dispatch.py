@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from actord import codec
@@ -155,7 +156,7 @@ class Dispatcher:
         return act
 
     def _refuse(self, sink: Connection, id_: int, flags: int, error: ActordError) -> None:
-        call = Call(sink, id_, None, None, None, (), {}, flags, 0, 0.0)  # type: ignore[arg-type]
+        call = Call(sink, id_, None, None, None, (), {}, flags, 0, monotonic())  # type: ignore[arg-type]
         call.fail(error)
         self._gate.release((call,))
         self._gate.flush()
