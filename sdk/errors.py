@@ -297,6 +297,26 @@ class TurnEnded(ActordError):
     title = "The turn is over"
 
 
+class AlarmTimeError(ActordError, ValueError):
+    """What was given to ``set_alarm`` is no time: naive, in milliseconds, not finite, of another type. Nothing changed."""
+
+    status = 400
+    title = "The time of an alarm can't be that"
+
+
+class AlarmHandlerMissing(ActordError):
+    """``set_alarm`` in a class without ``async def alarm(self, info)``. Nothing changed."""
+
+    title = "The class has no alarm handler"
+
+
+class AlarmNotFound(ActordError):
+    """The actor has no alarm, or none of the wanted kind."""
+
+    status = 404
+    title = "There is no such alarm"
+
+
 class InstanceAborted(ActordError):
     """The instance was dropped while the call ran or waited (``ctx.abort``); nothing of the turn was kept."""
 
@@ -358,5 +378,6 @@ _BY_NAME = {cls.__name__: cls for cls in _subclasses(ActordError)}
 
 
 def from_problem(problem: Mapping[str, Any]) -> ActordError:
-    """The error that ``to_problem`` described; an unknown name comes back as plain ``ActordError``."""
-    return _BY_NAME.get(str(problem.get("name")), ActordError)._restore(problem)
+    """The error that ``to_problem`` described; a user's subclass comes back as ``ActorError``, others as their base."""
+    unknown = ActorError if "code" in problem else ActordError
+    return _BY_NAME.get(str(problem.get("name")), unknown)._restore(problem)

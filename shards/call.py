@@ -7,23 +7,33 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from actord import codec, json
-from actord.errors import ActordError
+from actord.errors import ActordError, CodecError
 from actord.http import Response
+from actord.shards.problem import MSGPACK_HEAD, problem_reply
 from actord.shards.wire import MSGPACK, TIMING
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Callable, Coroutine
 
     from actord.shards.activation import Activation
     from actord.shards.registry import Method
 
 NO_DEADLINE = 1 << 62
-MSGPACK_HEAD = b"Content-Type: application/msgpack\r\n"
-_PROBLEM_HEAD = b"Content-Type: application/problem+json\r\n"
+UNTOUCHED: Any = object()  # what a turn's alarm is until the turn sets or removes it
 
 # The turn that the running code belongs to. Storage and context refuse everybody else: a task that a turn left
 # behind, a turn that ran over its time, code outside of any turn.
 current_turn: ContextVar[Call | None] = ContextVar("current_turn", default=None)
+
+
+def body_of(response: Response) -> bytes:
+    """The body to send; ``response.body`` may have been set to anything. ``CodecError`` for what is no body."""
+    body: Any = response.body
+    if isinstance(body, str):
+        return body.encode()
+    if isinstance(body, bytes | bytearray | memoryview):
+        return bytes(body)
+    raise CodecError(f"The body of a Response is bytes or str, not {type(body).__name__}.")
 
 
 class Sink:
@@ -41,11 +51,12 @@ class Sink:
 class Lifecycle:
     """Stands where a user's method would, when the runtime itself takes a turn: initialisation, deactivation."""
 
-    __slots__ = ("name", "timeout")
+    __slots__ = ("name", "run", "timeout")
 
-    def __init__(self, name: str, timeout: float) -> None:
+    def __init__(self, name: str, timeout: float, run: Callable[[Call], Any] | None = None) -> None:
         self.name = name
         self.timeout = timeout
+        self.run = run  # what it does with its turn; None where the turn runner knows itself
 
 
 class Call:
@@ -54,6 +65,7 @@ class Call:
     __slots__ = (
         "aborted",
         "act",
+        "alarm",
         "args",
         "begun",
         "body",
@@ -113,6 +125,7 @@ class Call:
         self.timer: Any = None
         self.writes: dict[str, bytes | None] | None = None
         self.cleared = False
+        self.alarm = UNTOUCHED  # an Alarm, or None: removed
         self.more = False  # it also touched SQL or the alarm: the activation knows what there is to join or undo
         self.aborted = ""  # why ctx.abort was called, whatever the method made of it
         # the reply
@@ -124,7 +137,7 @@ class Call:
         """Set the reply from a method's result. ``CodecError`` when it can't be encoded."""
         if isinstance(value, Response):
             self.status = value.status
-            self.body = value.body
+            self.body = body_of(value)
             self.head = value.head()
         elif self.flags & MSGPACK:
             self.body = codec.encode(value)
@@ -134,20 +147,7 @@ class Call:
 
     def fail(self, error: ActordError) -> None:
         """Set the reply from an error."""
-        problem = error.to_problem()
-        self.status = error.http_status
-        if self.flags & MSGPACK:
-            self.head = MSGPACK_HEAD
-            self.body = codec.encode(problem)
-        else:
-            self.head = None
-            try:
-                self.body = json.dumps(problem)
-            except ActordError:  # a user's data that JSON can't carry
-                problem["data"] = repr(problem["data"])
-                self.body = json.dumps(problem)
-        if error.retry_after is not None:
-            self.head = (self.head or _PROBLEM_HEAD) + b"Retry-After: %d\r\n" % max(1, round(error.retry_after))
+        self.status, self.body, self.head = problem_reply(error, msgpack=bool(self.flags & MSGPACK))
 
     def time(self) -> None:
         """Add Server-Timing to the head, as the reply leaves."""

@@ -306,12 +306,12 @@ class TurnRunner:
             act.undo(call)
         if call.writes is not None or call.more or call.aborted:
             act.instance = None
-        if isinstance(error, StoreBroken):
+        if issubclass(type(error), StoreBroken):
             act.shard.committer.break_off(error)
         label = f"{act.host.type.name}.{call.method.name}"
         failure = _as_error(error, label)
         if not isinstance(failure, ActorError | InstanceAborted):
-            log.error("%s of %r failed: %s", label, act.name, failure.detail, exc_info=error)
+            _log_fault(f"{label} of {act.name!r} failed: {getattr(failure, 'detail', '')}", error)
         if call.method is self._initialise:
             self._discard(act, failure, None)
             return
@@ -411,11 +411,22 @@ class TurnRunner:
 
 def _as_error(error: BaseException, label: str) -> ActordError:
     """What the caller is told; whatever the method raised, nothing of its turn was applied."""
-    if isinstance(error, ActordError):
-        error.applied = "no"
-        return error
-    name = type(error).__name__
-    return ActorMethodError(f"{label} raised {name}: {error}", error_type=name)
+    kind = type(error)  # isinstance would ask the error itself, and its code may be anything
+    try:
+        if issubclass(kind, ActordError):
+            error.applied = "no"
+            return error
+        message = str(error)
+    except BaseException:
+        message = "(its message can't be shown)"
+    return ActorMethodError(f"{label} raised {kind.__name__}: {message}", error_type=kind.__name__)
+
+
+def _log_fault(message: str, error: BaseException) -> None:
+    try:
+        log.error("%s", message, exc_info=error)
+    except BaseException:  # to show an exception may run the code of its class
+        log.error("%s (it can't be shown)", message)
 
 
 def _result_error(call: Call, error: BaseException) -> BaseException:

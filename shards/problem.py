@@ -1,0 +1,58 @@
+"""An error as a reply. Building one never raises, whatever a user's class or its attributes are."""
+
+from __future__ import annotations
+
+from math import isfinite
+from typing import Any
+
+from actord import codec, json
+from actord.errors import ActordError, ActorMethodError
+
+MSGPACK_HEAD = b"Content-Type: application/msgpack\r\n"
+PROBLEM_HEAD = b"Content-Type: application/problem+json\r\n"
+
+
+def problem_reply(error: ActordError, *, msgpack: bool) -> tuple[int, bytes, bytes | None]:
+    """Status, body and head. The head is None for a JSON problem that needs no other line."""
+    try:
+        return _build(error, msgpack)
+    except BaseException:
+        kind = type(error).__name__
+        shown = ActorMethodError(f"{kind}, an error that can't be described", error_type=kind)
+        shown.applied = applied if (applied := getattr(error, "applied", "")) in ("no", "yes") else "unknown"
+        return _build(shown, msgpack)
+
+
+def _build(error: ActordError, msgpack: bool) -> tuple[int, bytes, bytes | None]:
+    status = error.http_status
+    if type(status) is not int or not 400 <= status <= 599:
+        raise ValueError(f"{status!r} is no status of an error")
+    problem = error.to_problem()
+    if type(problem["detail"]) is not str:
+        problem["detail"] = _shown(problem["detail"])
+    wait = problem.get("retry_after")
+    if wait is not None and not (type(wait) in (int, float) and isfinite(wait)):
+        del problem["retry_after"]
+        wait = None
+    encode = codec.encode if msgpack else json.dumps
+    try:
+        body = encode(problem)
+    except ActordError:
+        body = encode({name: _carried(value, encode) for name, value in problem.items()})
+    head = MSGPACK_HEAD if msgpack else None
+    if wait is not None:
+        head = (head or PROBLEM_HEAD) + b"Retry-After: %d\r\n" % max(1, round(wait))
+    return status, body, head
+
+
+def _carried(value: Any, encode: Any) -> Any:
+    try:
+        encode(value)
+    except ActordError:
+        return _shown(value)
+    return value
+
+
+def _shown(value: Any) -> str:
+    text = value if type(value) is str else repr(value)
+    return text.encode("utf-8", "backslashreplace").decode()
