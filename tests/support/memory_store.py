@@ -28,6 +28,7 @@ class MemoryStore:
         self.rows: dict[int, dict[str, bytes]] = {}
         self.actors: dict[tuple[int, str, str], int] = {}
         self.alarms: dict[int, Alarm] = {}
+        self.pages: dict[int, dict[int, bytes]] = {}
         self.fail_write: deque[BaseException | None] = deque()
         self.fail_sync: deque[BaseException | None] = deque()
         self.fail_maintain: deque[BaseException | None] = deque()
@@ -89,6 +90,15 @@ class MemoryStore:
                 room -= len(value)
         return rows, True
 
+    def page_count(self, actor: int) -> int:
+        self._alive()
+        return max(self.pages.get(actor, {0: b""}))
+
+    def read_page(self, actor: int, number: int) -> bytes | None:
+        self._alive()
+        self.reads += 1
+        return self.pages.get(actor, {}).get(number)
+
     def read_alarm(self, actor: int) -> Alarm | None:
         self._alive()
         return self.alarms.get(actor)
@@ -110,7 +120,7 @@ class MemoryStore:
     def write(self, batch: Batch) -> None:
         self._alive()
         assert batch.seq == self.commit_seq + 1, f"contract 1: batch {batch.seq} after {self.commit_seq}"
-        assert set(batch.kv) | set(batch.alarms) | batch.cleared <= {
+        assert set(batch.kv) | set(batch.pages) | set(batch.page_counts) | set(batch.alarms) | batch.cleared <= {
             *self.actors.values(),
             *(actor[0] for actor in batch.actors),
         }
@@ -120,6 +130,7 @@ class MemoryStore:
             self.actors[slot, type_, name] = id_
         for id_ in batch.cleared:
             self.rows[id_] = {}
+            self.pages.pop(id_, None)
         for id_, items in batch.kv.items():
             rows = self.rows.setdefault(id_, {})
             for key, value in items.items():
@@ -127,6 +138,13 @@ class MemoryStore:
                     rows.pop(key, None)
                 else:
                     rows[key] = value
+        for id_, pages in batch.pages.items():
+            self.pages.setdefault(id_, {}).update(pages)
+        for id_, count in batch.page_counts.items():
+            kept = {number: data for number, data in self.pages.get(id_, {}).items() if number <= count}
+            self.pages.pop(id_, None)
+            if kept:
+                self.pages[id_] = kept
         for id_, alarm in batch.alarms.items():
             if alarm is None:
                 self.alarms.pop(id_, None)
