@@ -1,7 +1,7 @@
 """The tables of options on docs/configuration.md, out of configs/default.toml and the types of the settings.
 
-    python -m tests.docs.options         prints them
-    python -m tests.docs.options write   puts them between the page's marks
+python -m tests.docs.options         prints them
+python -m tests.docs.options write   puts them between the page's marks
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Runs the ``console`` blocks of a page as the reader would: one folder, one shell, the commands in their order.
 
-1. A command that serves (``make serve``, ``actord serve``, ``actord dev``) goes on in the background until ``^C`` or the
-   next one that serves; what it says is compared as well. ``make`` is replaced by what the Makefile runs.
+1. A command that serves (``make serve``, ``actord serve``, ``actord dev``) goes on in the background until ``^C`` or
+   the next one that serves; what it says is compared as well. ``make`` is replaced by what the Makefile runs.
 2. Port 8000 of the page is a free port here. Dates, durations, identities and the like are no part of the comparison.
 3. In an expected output ``...`` stands for anything within a line, and alone on a line for any lines.
 """
