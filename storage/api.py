@@ -44,9 +44,9 @@ class Batch:
 
     ``kv`` maps actor id -> key -> encoded value, None for a deletion. An actor in ``cleared`` loses all of its keys
     and pages before its part of ``kv`` and ``pages`` is applied; it keeps its alarm. ``actors`` are the names that get
-    their id with this batch. ``page_counts`` is the size of each SQL database that was written, in pages: pages beyond
-    it are removed; ``pages`` maps actor id -> page number (from 1) -> content. ``alarms`` maps actor id -> alarm, None
-    for no alarm. Later parts (idempotency records, outbox) become attributes of their own.
+    their id with this batch. ``page_counts`` is the new size of each SQL database whose size changed, in pages: pages
+    beyond it are removed; ``pages`` maps actor id -> page number (from 1) -> content. ``alarms`` maps actor id ->
+    alarm, None for no alarm. Later parts (idempotency records, outbox) become attributes of their own.
     """
 
     __slots__ = ("actors", "alarms", "cleared", "kv", "page_counts", "pages", "seq")

@@ -3,7 +3,7 @@
 Every row of a user's data carries a checksum, because SQLite does not notice a flipped bit in a value. The checksum
 covers the row's key too, so that a row that turns up under another key or actor is caught as well.
 
-A later format adds tables (pages of actors' SQL, idempotency records, outbox) to ``TABLES`` and raises ``FORMAT``;
+A later format adds tables (idempotency records, outbox) to ``TABLES`` and raises ``FORMAT``;
 ``upgrade`` makes what an older database lacks.
 """
 
@@ -15,7 +15,7 @@ from zlib import crc32
 import apsw
 from actord.errors import DataDirError, StoreCorrupt
 
-FORMAT = 2  # 2: alarms
+FORMAT = 3  # 2: alarms; 3: pages of actors' SQL databases
 APPLICATION_ID = 0x41435444  # "ACTD": what file(1) and the offline tools go by
 PAGE_BYTES = 4096
 
@@ -41,6 +41,12 @@ CREATE TABLE IF NOT EXISTS kv (
     sum INTEGER NOT NULL,
     PRIMARY KEY (actor, key)
 ) WITHOUT ROWID;
+
+CREATE TABLE IF NOT EXISTS page (
+    id INTEGER PRIMARY KEY,
+    data BLOB NOT NULL,
+    sum INTEGER NOT NULL
+);
 
 CREATE TABLE IF NOT EXISTS alarm (
     actor INTEGER PRIMARY KEY,

@@ -24,11 +24,12 @@ from zlib import crc32
 
 import apsw
 from actord.errors import DataDirError, InvariantViolated, StoreBroken, StoreCorrupt, StoreFull
-from actord.storage import alarms, recovery, schema
+from actord.storage import alarms, pages, recovery, schema
 from actord.storage.alarms import SqliteAlarms
 from actord.storage.api import Batch
 from actord.storage.ballast import FULL_ERRNOS, Ballast
 from actord.storage.files import FileLock, Locked, fsync_dir_of
+from actord.storage.pages import SqlitePages
 
 LOCK_WAIT_SECONDS = 10.0
 
@@ -52,7 +53,7 @@ _READ_SEQ = "SELECT value FROM meta WHERE name = 'commit_seq'"
 _log = logging.getLogger("actord.storage")
 
 
-class SqliteStore(SqliteAlarms):
+class SqliteStore(SqliteAlarms, SqlitePages):
     """A shard's store. Open it with ``open``; one thread calls everything but ``sync``."""
 
     @classmethod
@@ -235,11 +236,13 @@ class SqliteStore(SqliteAlarms):
                 raise InvariantViolated(f"actor {type_}/{name!r} of slot {slot} in {self.path} of {self._slots}")
             actors.append((id_, slot, type_, name, schema.actor_sum(id_, slot, type_, name)))
         alarm_puts, alarm_deletes = alarms.rows_of(batch.alarms) if batch.alarms else ([], [])
-        grows = bool(puts or actors or alarm_puts)
+        page_puts = pages.rows_of(batch.pages) if batch.pages else []
+        grows = bool(puts or actors or alarm_puts or page_puts)
         if self.full:
-            self._leave_full(puts if grows else None)
+            needed = sum(len(put[2]) + len(put[1]) for put in puts) + sum(len(put[1]) for put in page_puts)
+            self._leave_full(needed if grows else None)
         try:
-            self._apply(batch, actors, deletes, puts, alarm_puts, alarm_deletes)
+            self._apply(batch, actors, deletes, puts, page_puts, alarm_puts, alarm_deletes)
         except apsw.Error as error:
             self._roll_back(error, seq)
             if self._ballast is None or self.full:
@@ -248,7 +251,7 @@ class SqliteStore(SqliteAlarms):
             if grows:
                 raise self._full_error() from error
             try:
-                self._apply(batch, actors, deletes, puts, alarm_puts, alarm_deletes)
+                self._apply(batch, actors, deletes, puts, page_puts, alarm_puts, alarm_deletes)
             except apsw.Error as again:
                 self._roll_back(again, seq)
                 raise self._full_error() from again
@@ -260,6 +263,7 @@ class SqliteStore(SqliteAlarms):
         actors: list[tuple[int, int, str, str, int]],
         deletes: list[tuple[int, str]],
         puts: list[tuple[int, str, bytes, int]],
+        page_puts: list[pages.Row],
         alarm_puts: list[alarms.Row],
         alarm_deletes: list[tuple[int]],
     ) -> None:
@@ -276,6 +280,10 @@ class SqliteStore(SqliteAlarms):
             executemany(_DELETE, deletes)
         if puts:
             executemany(_PUT, puts)
+        if batch.cleared or batch.page_counts:
+            executemany(pages.DELETE, pages.ranges_of(batch.cleared, batch.page_counts))
+        if page_puts:
+            executemany(pages.PUT, page_puts)
         if alarm_deletes:
             executemany(alarms.DELETE, alarm_deletes)
         if alarm_puts:
@@ -327,8 +335,8 @@ class SqliteStore(SqliteAlarms):
             "; the ballast was released" if released else "",
         )
 
-    def _leave_full(self, puts: list[tuple[int, str, bytes, int]] | None) -> None:
-        """Is there room again? Else let deletions (``puts`` is None) through, and refuse what can't fit."""
+    def _leave_full(self, needed: int | None) -> None:
+        """Is there room again? Else let deletions (``needed`` is None) through, and refuse what can't fit."""
         ballast = self._ballast
         assert ballast is not None
         try:
@@ -336,12 +344,12 @@ class SqliteStore(SqliteAlarms):
                 self.full = False
                 self._log.warning("there is room on the disk again: %s takes writes", self.path)
                 return
-            if puts is None:
+            if needed is None:
                 return
             free = int(self._cursor.execute("PRAGMA freelist_count").get) * schema.PAGE_BYTES
         except (apsw.Error, OSError) as error:
             raise self._break("looking for room", error) from error
-        if free < _FREE_PAGES_MARGIN + 2 * sum(len(put[2]) + len(put[1]) for put in puts):
+        if free < _FREE_PAGES_MARGIN + 2 * needed:
             raise self._full_error()
 
     # -- durability
