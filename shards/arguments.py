@@ -50,7 +50,10 @@ class Binder:
 
     def __init__(self, function: Callable[..., Any], label: str) -> None:
         self.label = label
-        signature = inspect.signature(function)
+        try:
+            signature = inspect.signature(function, eval_str=True)  # readable, also where annotations are strings
+        except Exception:
+            signature = inspect.signature(function)
         parameters = list(signature.parameters.values())[1:]  # without self
         self.signature = signature.replace(parameters=parameters)
         try:
