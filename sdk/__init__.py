@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from actord.actor import StatefulActor, timeout
+    from actord.alarm import AlarmInfo
     from actord.context import Context, Env, Storage
     from actord.errors import (
         ActorArgumentError,
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
         ActorOutputGateError,
         ActorOverloaded,
         ActorUnavailable,
+        AlarmHandlerMissing,
+        AlarmTimeError,
         CodecError,
         TurnEnded,
     )
@@ -30,6 +33,7 @@ __version__ = "0.1.0"
 
 _HOME = {
     "StatefulActor": "actor",
+    "AlarmInfo": "alarm",
     "timeout": "actor",
     "Context": "context",
     "Env": "context",
@@ -43,6 +47,8 @@ _HOME = {
     "ActorOutputGateError": "errors",
     "ActorOverloaded": "errors",
     "ActorUnavailable": "errors",
+    "AlarmHandlerMissing": "errors",
+    "AlarmTimeError": "errors",
     "ActordError": "errors",
     "CodecError": "errors",
     "TurnEnded": "errors",
@@ -57,6 +63,9 @@ __all__ = [
     "ActorOverloaded",
     "ActorUnavailable",
     "ActordError",
+    "AlarmHandlerMissing",
+    "AlarmInfo",
+    "AlarmTimeError",
     "CodecError",
     "Context",
     "Env",

@@ -23,11 +23,17 @@ class StatefulActor:
     * ``rpc``: the names of the only callable methods.
     * ``call_timeout``: seconds that a call or ``fetch`` may run (default 30); ``@timeout`` does it for one method.
     * ``idle_after``: seconds without a call after which the instance leaves memory (default 60).
+    * ``alarm_timeout``: seconds that one run of ``alarm`` may take (default 900).
+    * ``alarm_retries``: how often a run that failed is repeated, before the alarm is kept as failed (default 6).
+
+    A class that sets alarms defines ``async def alarm(self, info: AlarmInfo) -> None``, which runs when one is due.
     """
 
     rpc: ClassVar[tuple[str, ...] | None] = None
     call_timeout: ClassVar[float | None] = None
     idle_after: ClassVar[float | None] = None
+    alarm_timeout: ClassVar[float | None] = None
+    alarm_retries: ClassVar[int | None] = None
 
     ctx: Context
     env: Env

@@ -6,9 +6,11 @@ The runtime's own classes implement these; a test of an actor may bring its own.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from datetime import datetime, timedelta
 from typing import Any, Protocol, TypeVar
 
 T = TypeVar("T")
+When = datetime | timedelta | int | float
 
 
 class Storage(Protocol):
@@ -43,7 +45,9 @@ class Storage(Protocol):
         """How many of the keys were there."""
         ...
 
-    async def delete_all(self) -> None: ...
+    async def delete_all(self) -> None:
+        """Delete every key. The alarm stays: ``delete_alarm`` is for that."""
+        ...
 
     async def list(
         self,
@@ -59,6 +63,24 @@ class Storage(Protocol):
 
         ``limit`` is 1 to 1,000; more is a ``ValueError``. The bounds stay on the key order when ``reverse``.
         """
+        ...
+
+    def set_alarm(self, when: When) -> Awaitable[None]:
+        """Have ``async def alarm(self, info)`` run at ``when``, in the place of an alarm that was set before.
+
+        ``when``: an aware datetime, a timedelta from now, or seconds since the epoch. It is kept in whole milliseconds,
+        rounded up; a past time fires at once. Part of the turn's commit, and seen by its ``get_alarm``; takes effect
+        whether it is awaited or not. ``AlarmTimeError`` for anything else (naive datetimes, milliseconds, nan);
+        ``AlarmHandlerMissing`` when the class has no ``alarm``.
+        """
+        ...
+
+    async def get_alarm(self) -> datetime | None:
+        """When the alarm fires next (aware, UTC), or None. While ``alarm`` runs, None unless it was set anew."""
+        ...
+
+    def delete_alarm(self) -> Awaitable[None]:
+        """Remove the alarm, if there is one; also one that has failed for good. Like ``set_alarm`` otherwise."""
         ...
 
 
@@ -82,6 +104,10 @@ class Context(Protocol):
     @property
     def fence(self) -> tuple[int, int, int]:
         """(slot, epoch, commit_seq): grows with every commit of the shard; for systems that refuse stale writers."""
+        ...
+
+    def set_alarm(self, when: When) -> Awaitable[None]:
+        """The same as ``storage.set_alarm``."""
         ...
 
     def block_concurrency_while(self, fn: Callable[[], Awaitable[Any]]) -> None:

@@ -298,7 +298,7 @@ class TurnEnded(ActordError):
 
 
 class AlarmTimeError(ActordError, ValueError):
-    """What was given to ``set_alarm`` is no time: naive, in milliseconds, not finite, of another type. Nothing changed."""
+    """What ``set_alarm`` was given is no time: naive, in milliseconds, not finite, another type. Nothing changed."""
 
     status = 400
     title = "The time of an alarm can't be that"

@@ -12,6 +12,8 @@ STORAGE_RESERVED_PREFIX = "__actord_"
 VALUE_BYTES = 2 * MIB
 LIST_DEFAULT = 128
 LIST_MAX = 1000
+# A larger number is no time in seconds (the year 5138) but one in milliseconds.
+ALARM_EPOCH_SECONDS_MAX = 100_000_000_000
 
 # One batch on a link. A frame carries at most one body (10 MiB by default, 64 MiB at most by configuration).
 WIRE_BATCH_BYTES = 256 * MIB

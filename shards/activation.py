@@ -7,15 +7,17 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 from actord.errors import InstanceAborted, TurnEnded
-from actord.shards.call import Call, current_turn
+from actord.shards.call import UNTOUCHED, Call, current_turn
 from actord.shards.kv import KV
 
 if TYPE_CHECKING:
     from actord.actor import StatefulActor
-    from actord.context import Env
+    from actord.context import Env, When
     from actord.shards.registry import ActorType
     from actord.shards.shard import Shard
-    from actord.storage.api import Batch, Store
+    from actord.storage.api import Alarm, Batch, Store
+
+_UNKNOWN: Any = object()
 
 
 class Host:
@@ -34,7 +36,20 @@ class Activation:
     mailbox and the cache of what is committed stay, so nothing queued and nothing unwritten is lost with it.
     """
 
-    __slots__ = ("busy", "host", "instance", "kv", "last_used", "mailbox", "name", "seq", "shard", "slot", "turn")
+    __slots__ = (
+        "alarm",
+        "busy",
+        "host",
+        "instance",
+        "kv",
+        "last_used",
+        "mailbox",
+        "name",
+        "seq",
+        "shard",
+        "slot",
+        "turn",
+    )
 
     def __init__(self, host: Host, name: str, shard: Shard, slot: int) -> None:
         # for life
@@ -43,6 +58,7 @@ class Activation:
         self.shard = shard
         self.slot = slot
         self.kv = KV(self)
+        self.alarm = _UNKNOWN  # as the turns so far left it, once it was read
         # changing
         self.instance: StatefulActor | None = None
         self.busy = False  # a turn runs, or is about to
@@ -57,7 +73,30 @@ class Activation:
 
     def join(self, turn: Call, batch: Batch) -> None:
         """Move what a finished turn wrote into the open batch. Raises before anything was moved, or not at all."""
-        self.kv.join(turn, batch)
+        if turn.alarm is not UNTOUCHED:
+            self._join_alarm(turn.alarm, batch)
+        if turn.writes is not None:
+            self.kv.join(turn, batch)
+
+    def committed_alarm(self) -> Alarm | None:
+        """The alarm as the turns so far left it."""
+        if self.alarm is _UNKNOWN:
+            actor = self.kv.known_id()
+            self.alarm = None if actor is None else self.store.read_alarm(actor)
+        alarm: Alarm | None = self.alarm
+        return alarm
+
+    def _join_alarm(self, alarm: Alarm | None, batch: Batch) -> None:
+        if alarm != self.committed_alarm():
+            batch.alarms[self.kv.ensure_id(batch)] = alarm
+            self.alarm = alarm
+            self.seq = batch.seq
+
+    def forget(self) -> None:
+        """The store took something back: what is cached here may never have been."""
+        self.kv.forget()
+        self.alarm = _UNKNOWN
+        self.seq = 0
 
     def undo(self, turn: Call) -> None:
         """Take back what a failed turn did beyond its own buffers."""
@@ -94,6 +133,9 @@ class ActorContext:
     def fence(self) -> tuple[int, int, int]:
         act = self._act
         return act.slot, act.shard.epoch, act.shard.store.commit_seq
+
+    def set_alarm(self, when: When) -> Awaitable[None]:
+        return self._act.kv.set_alarm(when)
 
     def block_concurrency_while(self, fn: Callable[[], Awaitable[Any]]) -> None:
         if self._act.instance is not None:

@@ -16,9 +16,14 @@ from typing import TYPE_CHECKING, Any
 from actord.codec import decode, encode
 from actord.errors import CodecError, TurnEnded
 from actord.limits import LIST_DEFAULT, LIST_MAX, STORAGE_KEY_BYTES, STORAGE_RESERVED_PREFIX, VALUE_BYTES
+from actord.shards import alarm
+from actord.shards.alarm import Done
 from actord.shards.call import Call, current_turn
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
+    from actord.context import When
     from actord.shards.activation import Activation
     from actord.storage.api import Batch
 
@@ -106,6 +111,15 @@ class KV:
             above = _after_prefix(prefix)
             high = above if high is None or (above is not None and above < high) else high
         return {key: decode(raw) for key, raw in self._range(turn, low, after, high, reverse, limit)}
+
+    def set_alarm(self, when: When) -> Done:
+        return alarm.set_alarm(self._turn(), when)
+
+    async def get_alarm(self) -> datetime | None:
+        return alarm.get_alarm(self._turn())
+
+    def delete_alarm(self) -> Done:
+        return alarm.delete_alarm(self._turn())
 
     # -- the turn's side
 
@@ -232,6 +246,12 @@ class KV:
             act = self._act
             self.actor_id = act.store.next_actor_id()
             batch.actors.append((self.actor_id, act.slot, act.host.type.name, act.name))
+        return self.actor_id
+
+    def known_id(self) -> int | None:
+        """The actor's id in the store, None when it has none yet."""
+        if not self._loaded:
+            self._load()
         return self.actor_id
 
     def trim(self, limit: int) -> None:

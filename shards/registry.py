@@ -77,6 +77,9 @@ class ActorType:
         self.idle_after = _seconds(cls, "idle_after")
         self.has_on_activate = cls.on_activate is not StatefulActor.on_activate
         self.has_on_deactivate = cls.on_deactivate is not StatefulActor.on_deactivate
+        self.has_alarm = _has_alarm(cls)
+        self.alarm_timeout = _seconds(cls, "alarm_timeout")
+        self.alarm_retries = _retries(cls)
         self.fetch = Method(self.name, "fetch", cls.fetch, self.timeout)
         self.build = _builder(cls)
         self.methods: dict[str, Method] = {}
@@ -247,6 +250,27 @@ def _seconds(cls: type[StatefulActor], attribute: str) -> float | None:
     if not isinstance(value, int | float) or not value > 0:
         raise ProgramError(f"{cls.__name__}.{attribute} must be a number of seconds above 0, not {value!r}.")
     return float(value)
+
+
+def _has_alarm(cls: type[StatefulActor]) -> bool:
+    handler = getattr(cls, "alarm", None)
+    if handler is None:
+        return False
+    try:
+        inspect.signature(handler).bind(None, None)
+        fits = inspect.iscoroutinefunction(handler)
+    except TypeError:
+        fits = False
+    if not fits:
+        raise ProgramError(f"{cls.__name__}.alarm must be `async def alarm(self, info)`.")
+    return True
+
+
+def _retries(cls: type[StatefulActor]) -> int | None:
+    value = cls.alarm_retries
+    if value is not None and (type(value) is not int or value < 0):
+        raise ProgramError(f"{cls.__name__}.alarm_retries must be a whole number of at least 0, not {value!r}.")
+    return value
 
 
 def _builder(cls: type[StatefulActor]) -> Callable[[Any, Any], StatefulActor]:

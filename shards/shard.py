@@ -45,7 +45,6 @@ class Shard:
             call.fail(error)
         self._gate.release(held)
         for act in activations:
-            act.kv.forget()
-            act.seq = 0
+            act.forget()
             self._runner.interrupt(act, error)
         self._gate.flush()
