@@ -325,6 +325,70 @@ class InstanceAborted(ActordError):
     retryable = True
 
 
+class SqlError(ActordError):
+    """A statement of ``storage.sql`` failed. ``detail`` is SQLite's message, ``statement`` the text that was run.
+
+    The statement left nothing behind; a turn that catches this goes on and commits the rest.
+    """
+
+    title = "The SQL statement failed"
+
+    def __init__(
+        self, detail: str = "", *, statement: str = "", applied: Applied = "no", retry_after: float | None = None
+    ) -> None:
+        super().__init__(detail, applied=applied, retry_after=retry_after)
+        self.statement = statement  # for the actor's own code: it does not leave with the problem document
+
+
+class SqlConstraintError(SqlError):
+    """UNIQUE, NOT NULL, CHECK, a foreign key, or a column's type in a STRICT table."""
+
+    title = "An SQL constraint was violated"
+
+
+class SqlParameterError(SqlError):
+    """A binding can't be stored: another type than None, bool, int, float, str or bytes; an int beyond 64 bits; NaN;
+    or the number of bindings is not that of the statement's parameters."""
+
+    title = "An SQL parameter can't be bound"
+
+
+class SqlParameterTooLargeError(SqlParameterError):
+    """A bound str or bytes has more than 2 MiB. Raised before the statement runs."""
+
+    title = "An SQL parameter is too large"
+
+
+class SqlNotAllowedError(SqlError):
+    """The statement is refused: ATTACH, load_extension, a PRAGMA that is not on the list, and their like."""
+
+    title = "The SQL statement is not allowed"
+
+
+class SqlTransactionControlError(SqlNotAllowedError):
+    """BEGIN, COMMIT, ROLLBACK, SAVEPOINT or RELEASE: the turn is the transaction. Use ``transaction_sync``."""
+
+    title = "SQL transactions are made by the runtime"
+
+
+class SqlAsyncTransactionError(SqlError):
+    """``transaction_sync`` was given a coroutine function, or its function returned something to await."""
+
+    title = "transaction_sync takes a plain function"
+
+
+class SqlNotOneRowError(SqlError):
+    """``one()`` found no row, or more than one."""
+
+    title = "The SQL query did not return exactly one row"
+
+
+class SqlTooLargeError(SqlError):
+    """A limit of size: 1 GiB for a database, 256 MiB for what one turn changes or one statement needs in memory."""
+
+    title = "The SQL database or transaction is too large"
+
+
 class StorageError(ActordError):
     """Base of the errors of the store. They reach a caller only through ``ActorOutputGateError``."""
 

@@ -10,6 +10,11 @@ TYPE_CHARS = 32
 STORAGE_KEY_BYTES = 2048
 STORAGE_RESERVED_PREFIX = "__actord_"
 VALUE_BYTES = 2 * MIB
+SQL_DATABASE_BYTES = 1024 * MIB
+SQL_VALUE_BYTES = 2 * MIB  # one bound value
+SQL_LENGTH_BYTES = 16 * MIB  # one value that a statement makes, one row
+SQL_STATEMENT_BYTES = 1 * MIB
+SQL_TURN_BYTES = 256 * MIB  # what one turn may change; and how much memory one statement may take
 LIST_DEFAULT = 128
 LIST_MAX = 1000
 # A larger number is no time in seconds (the year 5138) but one in milliseconds.
