@@ -1,5 +1,7 @@
 """A bank account that can't be overdrawn, and a small HTTP API in front of it.
 
+Serve it with
+
     actord serve examples/account.py
 """
 

@@ -1,0 +1,27 @@
+"""Every example has a page and a test, and the index lists them all."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.docs import pages
+from tests.examples.running import EXAMPLES
+
+DOCS = pages.ROOT / "docs" / "examples"
+NAMES = sorted(path.stem for path in EXAMPLES.glob("*.py"))
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "account"])  # the README's own
+def test_an_example_has_a_page_a_test_and_a_line_in_the_index(name: str) -> None:
+    assert (DOCS / f"{name}.md").is_file()
+    assert (pages.ROOT / "tests" / "examples" / f"test_{name}.py").is_file()
+    assert f"{name}.md" in pages.links(DOCS / "index.md")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_example_says_how_it_is_served(name: str) -> None:
+    assert f"    actord serve examples/{name}.py\n" in (EXAMPLES / f"{name}.py").read_text()
+
+
+def test_the_index_names_no_example_that_is_not_there() -> None:
+    assert {link.removesuffix(".md") for link in pages.links(DOCS / "index.md") if "/" not in link} <= set(NAMES)
