@@ -31,9 +31,7 @@ def test_a_refusal_of_an_actor_passes_the_front_door_whole(serve):
 
 def test_the_front_door_waits_for_a_worker_that_is_being_replaced(serve):
     server = serve("probe.py", settings={"server.workers": 2, "storage.shards": 2, "server.restart_delay_max": 0.2})
-    expected = 0
-    for shard in (0, 1):
+    for expected, shard in enumerate((0, 1)):
         server.kill_child(server.worker_of(shard))
         for number in range(4):
             assert server.request("GET", f"/sum/n{number}").json() == expected + 1
-        expected += 1
