@@ -7,7 +7,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from actord import codec, json
-from actord.errors import ActordError, CodecError
+from actord.errors import ActordError
 from actord.http import Response
 from actord.shards.problem import MSGPACK_HEAD, problem_reply
 from actord.shards.wire import MSGPACK, TIMING
@@ -27,13 +27,13 @@ current_turn: ContextVar[Call | None] = ContextVar("current_turn", default=None)
 
 
 def body_of(response: Response) -> bytes:
-    """The body to send; ``response.body`` may have been set to anything. ``CodecError`` for what is no body."""
+    """The body to send; ``response.body`` may have been set to anything. ``TypeError`` for what is no body."""
     body: Any = response.body
     if isinstance(body, str):
         return body.encode()
     if isinstance(body, bytes | bytearray | memoryview):
         return bytes(body)
-    raise CodecError(f"The body of a Response is bytes or str, not {type(body).__name__}.")
+    raise TypeError(f"the body of a Response is bytes or str, not {type(body).__name__}")
 
 
 class Sink:

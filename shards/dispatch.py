@@ -7,7 +7,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from actord import codec
-from actord.errors import ActordError, ActorOverloaded, ActorUnavailable, BadRequest
+from actord.errors import ActordError, ActorOverloaded, ActorUnavailable, BadRequest, NotFound
 from actord.http import Request
 from actord.limits import LINK_CALLS, NAME_BYTES
 from actord.settings import Actors
@@ -54,8 +54,8 @@ class Dispatcher:
     def call(self, sink: Connection, frame: Frame, now: float) -> None:
         """A CALL frame: ``(kind, id, type, name, method, flags, deadline, body)``."""
         _, id_, type_, name, method_name, flags, deadline, body = frame
-        if type(id_) is not int or not 0 <= id_ < LINK_CALLS:
-            raise WireError(f"the call id {id_!r} is out of range")
+        if type(id_) is not int or not 0 <= id_ < LINK_CALLS or type(deadline) is not int:
+            _check_frame(id_, deadline)
         try:
             host = self.hosts.get(type_)
             if host is None:
@@ -76,6 +76,7 @@ class Dispatcher:
     def fetch(self, sink: Connection, frame: Frame, now: float) -> None:
         """A FETCH frame: ``(kind, id, type, name, request, flags, deadline, body)``."""
         _, id_, type_, name, request, flags, deadline, body = frame
+        _check_frame(id_, deadline)
         try:
             host = self.hosts[self._program.type(type_).name]
             args = (Request.from_wire(request, body),)
@@ -86,15 +87,18 @@ class Dispatcher:
     def door(self, sink: Connection, frame: Frame, now: float) -> None:
         """A DOOR frame: ``(kind, id, request, flags, deadline, body)``: the user's stateless entry."""
         _, id_, request, flags, deadline, body = frame
-        if self.front_door is None:
-            self._refuse(sink, id_, flags, BadRequest("This program has no front door."))
+        _check_frame(id_, deadline)
+        door = self.front_door
+        if door is None:
+            self._refuse(sink, id_, flags, NotFound("This program has no front door."))
             return
         assert sink.begun is not None
         sink.begun[id_] = 1  # it may call actors from its first moment on
         task = asyncio.get_running_loop().create_task(
-            self.front_door.serve(sink, id_, Request.from_wire(request, body), flags, deadline, now)
+            door.serve(sink, id_, Request.from_wire(request, body), flags, deadline, now)
         )
         sink.doors[id_] = task
+        task.add_done_callback(lambda task: door.end(sink, id_, task))
 
     def local(
         self,
@@ -160,6 +164,11 @@ class Dispatcher:
         call.fail(error)
         self._gate.release((call,))
         self._gate.flush()
+
+
+def _check_frame(id_: Any, deadline: Any) -> None:
+    if type(id_) is not int or not 0 <= id_ < LINK_CALLS or type(deadline) is not int:
+        raise WireError(f"the call id {id_!r} or the deadline {deadline!r} is out of range")
 
 
 def check_name(name: str) -> None:

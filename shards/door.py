@@ -7,9 +7,10 @@ import logging
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from actord import json
-from actord.errors import ActordError, ActorFetchTimeoutError, ActorMethodError, Applied
+from actord.errors import ActordError, ActorFetchTimeoutError
 from actord.http import Request, Response
+from actord.shards.call import body_of
+from actord.shards.problem import PROBLEM_HEAD, log_fault, method_error, problem_reply
 from actord.shards.stub import Visit, current_visit
 from actord.shards.wire import TIMING
 
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
     from actord.shards.registry import FrontDoor as Handler
 
 log = logging.getLogger("actord.door")
-
-_PROBLEM = b"Content-Type: application/problem+json\r\n"
 
 
 class FrontDoor:
@@ -41,43 +40,48 @@ class FrontDoor:
             current_visit.set(visit)
             started = monotonic()
             limit = min(self._time_limit, deadline / 1000 - started)
+            scope = asyncio.timeout(limit)
             try:
-                async with asyncio.timeout(limit):
+                async with scope:
                     response = await self._handler(request, self._env)
                 if not isinstance(response, Response):
                     raise TypeError(f"fetch must return a Response, not {type(response).__name__}")
-                status, body, head = response.status, response.body, response.head()
-            except asyncio.CancelledError:
-                status, body, head = 503, b"", b""  # nobody reads it; the caller's id has to come back
+                status, body, head = response.status, body_of(response), response.head()
             except BaseException as error:
-                status, body, head = _problem(error, visit, limit)
+                task = asyncio.current_task()
+                if type(error) is asyncio.CancelledError and task is not None and task.cancelling():
+                    return  # nobody reads an answer; ``end`` gives the caller's id back
+                status, body, head = _problem(error, visit, limit if scope.expired() else None)
             if flags & TIMING:
                 head += b"Server-Timing: queue;dur=%.3f, run;dur=%.3f\r\n" % (
                     (started - queued) * 1e3,
                     (monotonic() - started) * 1e3,
                 )
+            del sink.doors[id_]
             sink.put_reply(id_, status, body, head)
             sink.flush()
         finally:
             self.open -= 1
-            sink.doors.pop(id_, None)
+
+    @staticmethod
+    def end(sink: Connection, id_: int, task: asyncio.Task[None]) -> None:
+        """The request's task is over. If it did not answer (cancelled, maybe before its first step), answer now."""
+        if sink.doors.get(id_) is task:
+            del sink.doors[id_]
+            sink.put_reply(id_, 503, b"", b"")
+            sink.flush()
 
 
-def _problem(error: BaseException, visit: Visit, limit: float) -> tuple[int, bytes, bytes]:
+def _problem(error: BaseException, visit: Visit, over_limit: float | None) -> tuple[int, bytes, bytes]:
     """An error that the handler let through, with the truth about the calls it had made."""
-    if isinstance(error, TimeoutError) and not isinstance(error, ActordError):
-        problem: ActordError = ActorFetchTimeoutError(f"The front door ran for more than {limit:g} s.")
-        applied: Applied = "no" if visit.calls == 0 else "unknown"
+    kind = type(error)  # isinstance would ask the error itself
+    if over_limit is not None and issubclass(kind, TimeoutError):
+        problem: ActordError = ActorFetchTimeoutError(f"The front door ran for more than {over_limit:g} s.")
     elif isinstance(error, ActordError):
         problem = error
-        applied = error.applied if visit.calls <= 1 else "unknown"
     else:
-        log.error("the front door failed", exc_info=error)
-        name = type(error).__name__
-        problem = ActorMethodError(f"The front door raised {name}: {error}", error_type=name)
-        applied = "no" if visit.calls == 0 else "unknown"
-    problem.applied = applied
-    head = _PROBLEM
-    if problem.retry_after is not None:
-        head += b"Retry-After: %d\r\n" % max(1, round(problem.retry_after))
-    return problem.http_status, json.dumps(problem.to_problem()), head
+        problem = method_error(error, "The front door")
+        log_fault(log, "the front door failed", error)
+    problem.applied = "unknown" if visit.calls else "no"
+    status, body, head = problem_reply(problem, msgpack=False)
+    return status, body, head or PROBLEM_HEAD

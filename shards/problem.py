@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from math import isfinite
 from typing import Any
 
@@ -21,6 +22,24 @@ def problem_reply(error: ActordError, *, msgpack: bool) -> tuple[int, bytes, byt
         shown = ActorMethodError(f"{kind}, an error that can't be described", error_type=kind)
         shown.applied = applied if (applied := getattr(error, "applied", "")) in ("no", "yes") else "unknown"
         return _build(shown, msgpack)
+
+
+def method_error(error: BaseException, label: str) -> ActorMethodError:
+    """What the caller is told of an exception of user code."""
+    name = type(error).__name__
+    try:
+        message = str(error)
+    except BaseException:
+        message = "(its message can't be shown)"
+    return ActorMethodError(f"{label} raised {name}: {message}", error_type=name)
+
+
+def log_fault(log: logging.Logger, message: str, error: BaseException) -> None:
+    """Log an exception of user code with its traceback, if that can be shown: it may run code of its class."""
+    try:
+        log.error("%s", message, exc_info=error)
+    except BaseException:
+        log.error("%s (it can't be shown)", message)
 
 
 def _build(error: ActordError, msgpack: bool) -> tuple[int, bytes, bytes | None]:

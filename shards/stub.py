@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class Visit:
-    """One request at the front door: until when its calls may take, and how many it has made."""
+    """One request at the front door: until when its calls may take, and how many may have applied something."""
 
     __slots__ = ("calls", "deadline")
 
@@ -125,7 +125,24 @@ class StubRouter:
         self, type_: ActorType, name: str, method: Method, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         """The method's result; its errors are raised as their classes."""
-        deadline = self._deadline()
+        visit = current_visit.get()
+        deadline = self._deadline(visit)
+        try:
+            return await self._call(type_, name, method, args, kwargs, deadline)
+        except ActordError as error:
+            if visit is not None and error.applied == "no":
+                visit.calls -= 1
+            raise
+
+    async def _call(
+        self,
+        type_: ActorType,
+        name: str,
+        method: Method,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        deadline: int,
+    ) -> Any:
         dispatcher = self.dispatcher
         assert dispatcher is not None
         sent = codec.encode([list(args), kwargs])
@@ -145,7 +162,16 @@ class StubRouter:
 
     async def fetch(self, type_: ActorType, name: str, request: Request) -> Response:
         """The actor's own response; errors of the runtime are raised as their classes."""
-        deadline = self._deadline()
+        visit = current_visit.get()
+        deadline = self._deadline(visit)
+        try:
+            return await self._fetch(type_, name, request, deadline)
+        except ActordError as error:
+            if visit is not None and error.applied == "no":
+                visit.calls -= 1
+            raise
+
+    async def _fetch(self, type_: ActorType, name: str, request: Request, deadline: int) -> Response:
         dispatcher = self.dispatcher
         assert dispatcher is not None
         fields, body = request.to_wire(), await request.body()
@@ -161,11 +187,10 @@ class StubRouter:
             raise from_problem(codec.decode(body))
         return Response.from_wire(status, body, head)
 
-    def _deadline(self) -> int:
+    def _deadline(self, visit: Visit | None) -> int:
         turn = current_turn.get()
         if turn is not None:
             raise ActordError("Calls from one actor to another are not in this version; call from the front door.")
-        visit = current_visit.get()
         if visit is None:
             return int((monotonic() + self._call_deadline) * 1000)
         visit.calls += 1

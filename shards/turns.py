@@ -18,6 +18,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Generator
+from contextlib import suppress
 from contextvars import Context, copy_context
 from time import monotonic
 from types import CoroutineType, coroutine
@@ -38,6 +39,7 @@ from actord.errors import (
 from actord.http import Response
 from actord.shards.activation import Activation, ActorContext
 from actord.shards.call import NO_DEADLINE, Call, Lifecycle, Sink, current_turn
+from actord.shards.problem import log_fault, method_error
 
 if TYPE_CHECKING:
     from actord.shards.gate import OutputGate
@@ -311,7 +313,7 @@ class TurnRunner:
         label = f"{act.host.type.name}.{call.method.name}"
         failure = _as_error(error, label)
         if not isinstance(failure, ActorError | InstanceAborted):
-            _log_fault(f"{label} of {act.name!r} failed: {getattr(failure, 'detail', '')}", error)
+            log_fault(log, f"{label} of {act.name!r} failed: {getattr(failure, 'detail', '')}", error)
         if call.method is self._initialise:
             self._discard(act, failure, None)
             return
@@ -411,22 +413,11 @@ class TurnRunner:
 
 def _as_error(error: BaseException, label: str) -> ActordError:
     """What the caller is told; whatever the method raised, nothing of its turn was applied."""
-    kind = type(error)  # isinstance would ask the error itself, and its code may be anything
-    try:
-        if issubclass(kind, ActordError):
+    if issubclass(type(error), ActordError):
+        with suppress(Exception):  # a user's class may be anything
             error.applied = "no"
             return error
-        message = str(error)
-    except BaseException:
-        message = "(its message can't be shown)"
-    return ActorMethodError(f"{label} raised {kind.__name__}: {message}", error_type=kind.__name__)
-
-
-def _log_fault(message: str, error: BaseException) -> None:
-    try:
-        log.error("%s", message, exc_info=error)
-    except BaseException:  # to show an exception may run the code of its class
-        log.error("%s (it can't be shown)", message)
+    return method_error(error, label)
 
 
 def _result_error(call: Call, error: BaseException) -> BaseException:
