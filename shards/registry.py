@@ -80,7 +80,7 @@ class ActorType:
         self.has_alarm = _has_alarm(cls)
         self.alarm_timeout = _seconds(cls, "alarm_timeout")
         self.alarm_retries = _retries(cls)
-        self.fetch = Method(self.name, "fetch", cls.fetch, self.timeout)
+        self.fetch = Method(self.name, "fetch", cls.fetch, getattr(cls.fetch, "__actord_timeout__", self.timeout))
         self.build = _builder(cls)
         self.methods: dict[str, Method] = {}
         self._refusals: dict[str, str] = {}  # what to say; an error raised twice would collect tracebacks
