@@ -56,9 +56,13 @@ def due_ms(when: object) -> int:
     elif isinstance(when, timedelta):
         micros = -(-time_ns() // 1000) + when // _MICROSECOND
     elif isinstance(when, int | float) and not isinstance(when, bool):
-        if not math.isfinite(when) or when > ALARM_EPOCH_SECONDS_MAX:
-            hint = " (it looks like milliseconds: divide by 1,000)" if math.isfinite(when) else ""
-            raise AlarmTimeError(f"The time of an alarm is in seconds since the epoch; {when!r} can't be one{hint}.")
+        if isinstance(when, float) and not math.isfinite(when):
+            raise AlarmTimeError(f"The time of an alarm is in seconds since the epoch; {when!r} can't be one.")
+        if when > ALARM_EPOCH_SECONDS_MAX:
+            raise AlarmTimeError(
+                f"The time of an alarm is in seconds since the epoch; a number above {ALARM_EPOCH_SECONDS_MAX:,} looks "
+                "like milliseconds: divide by 1,000."
+            )
         micros = when * 1_000_000 if isinstance(when, int) else round(when * 1_000_000)
     else:
         raise AlarmTimeError(

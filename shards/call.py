@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from actord.shards.activation import Activation
+    from actord.shards.alarms import Handler
     from actord.shards.registry import Method
 
 NO_DEADLINE = 1 << 62
@@ -97,7 +98,7 @@ class Call:
         id_: int,
         begun: Any,
         act: Activation,
-        method: Method | Lifecycle,
+        method: Method | Handler | Lifecycle,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         flags: int,

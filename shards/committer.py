@@ -21,7 +21,7 @@ from typing import Protocol
 from actord.errors import ActorOutputGateError, StoreFull
 from actord.shards.call import Call
 from actord.shards.gate import OutputGate
-from actord.storage.api import Batch, Store
+from actord.storage.api import Alarm, Batch, Store
 
 
 class Flusher(Protocol):
@@ -34,7 +34,7 @@ class GroupCommitter:
     """The open batch of one shard, the one in flight, and the calls that each of them holds."""
 
     __slots__ = (
-        "_close_batch",
+        "_alarms",
         "_flusher",
         "_gate",
         "_in_flight",
@@ -45,6 +45,7 @@ class GroupCommitter:
         "broken",
         "durable_seq",
         "held",
+        "on_alarms",
     )
 
     def __init__(
@@ -65,6 +66,9 @@ class GroupCommitter:
         self.batch = Batch(store.commit_seq + 1)  # the open one; its number is the next commit_seq
         self.held: list[Call] = []  # waits for the open batch
         self._in_flight: list[Call] | None = None  # waits for the one being flushed
+        self._alarms: dict[int, Alarm | None] = {}  # those of the one being flushed
+        # Told the alarms of each commit that is durable, and None when a commit was taken back.
+        self.on_alarms: Callable[[dict[int, Alarm | None] | None], None] | None = None
         self.broken: BaseException | None = None
 
     def hold(self, call: Call, seq: int) -> None:
@@ -95,6 +99,8 @@ class GroupCommitter:
                 f"The disk is full: nothing of this call was kept. {full.detail}", disk_full=True, retry_after=5
             )
             self._on_full(held, error)
+            if self.on_alarms is not None:
+                self.on_alarms(None)
             return
         except BaseException as error:
             self._in_flight = held
@@ -102,6 +108,7 @@ class GroupCommitter:
             return
         self.batch = Batch(batch.seq + 1)
         self._in_flight = held
+        self._alarms = batch.alarms
         self._flusher.submit(self._store, self._flushed)
 
     def _flushed(self, error: BaseException | None) -> None:
@@ -110,7 +117,7 @@ class GroupCommitter:
         if error is not None:
             self.break_off(error)
             return
-        done = self._in_flight
+        done, alarms = self._in_flight, self._alarms
         assert done is not None
         self.durable_seq = self._store.commit_seq
         self._in_flight = None
@@ -124,6 +131,8 @@ class GroupCommitter:
             self._commit()
         self._gate.release(done)
         self._gate.flush()
+        if alarms and self.on_alarms is not None:
+            self.on_alarms(alarms)
 
     def break_off(self, error: BaseException) -> None:
         """Never leave this state: answer everything held, and tell the worker to exit."""

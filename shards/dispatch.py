@@ -46,7 +46,7 @@ class Dispatcher:
         self._evictor = evictor
         self.hosts = {name: Host(type_, settings.idle_after) for name, type_ in program.types.items()}
         self.shard_of: list[Shard | None] = []  # by slot; None: another worker's
-        self.damaged: dict[int, str] = {}  # by slot: why its shard is not served
+        self.damaged: frozenset[int] = frozenset()  # slots of shards that are not served
         self.front_door: FrontDoor | None = None
         self.connections: set[Connection] = set()
         self.facts = {"front_door": program.front_door is not None, "types": sorted(program.types)}
@@ -146,13 +146,18 @@ class Dispatcher:
         runner.admit(call)
         return call
 
+    def activation(self, type_: str, name: str) -> Activation:
+        """The activation of a key, made when there is none. Raises what a call to it would be refused with."""
+        host = self.hosts[self._program.type(type_).name]
+        return host.activations.get(name) or self._activate(host, name)
+
     def _activate(self, host: Host, name: str) -> Activation:
         check_name(name)
         slot = slot_of(host.type.name, name)
         shard = self.shard_of[slot]
         if shard is None:
             if slot in self.damaged:
-                raise ActorUnavailable(f"The data of this name is not served: {self.damaged[slot]}")
+                raise ActorUnavailable("The shard of this name is damaged and not served. The server's log says why.")
             raise ActorUnavailable("This worker does not own that name.", retry_after=_RETRY_AFTER)
         act = Activation(host, name, shard, slot)
         host.activations[name] = act

@@ -35,6 +35,7 @@ from actord.errors import (
     CodecError,
     InstanceAborted,
     StoreBroken,
+    StoreCorrupt,
 )
 from actord.http import Response
 from actord.shards.activation import Activation, ActorContext
@@ -260,7 +261,10 @@ class TurnRunner:
             self._ready.appendleft(first)
         return True
 
-    async def _run_lifecycle(self, act: Activation, which: Lifecycle) -> None:
+    async def _run_lifecycle(self, act: Activation, which: Lifecycle) -> Any:
+        if which.run is not None:
+            assert act.turn is not None
+            return which.run(act.turn)
         if which is self._initialise:
             turn = act.turn
             assert turn is not None
@@ -268,6 +272,7 @@ class TurnRunner:
                 await initialise()
         elif act.instance is not None:
             await act.instance.on_deactivate()
+        return None
 
     # -- a turn's end
 
@@ -313,7 +318,8 @@ class TurnRunner:
         label = f"{act.host.type.name}.{call.method.name}"
         failure = _as_error(error, label)
         if not isinstance(failure, ActorError | InstanceAborted):
-            log_fault(log, f"{label} of {act.name!r} failed: {getattr(failure, 'detail', '')}", error)
+            told = error if isinstance(error, StoreCorrupt) else failure
+            log_fault(log, f"{label} of {act.name!r} failed: {getattr(told, 'detail', '')}", error)
         if call.method is self._initialise:
             self._discard(act, failure, None)
             return
@@ -413,6 +419,8 @@ class TurnRunner:
 
 def _as_error(error: BaseException, label: str) -> ActordError:
     """What the caller is told; whatever the method raised, nothing of its turn was applied."""
+    if isinstance(error, StoreCorrupt):  # its own detail is for the log: it names files
+        return StoreCorrupt("Something that this instance has stored is damaged. The server's log says what.")
     if issubclass(type(error), ActordError):
         with suppress(Exception):  # a user's class may be anything
             error.applied = "no"

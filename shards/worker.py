@@ -23,6 +23,7 @@ import uvloop
 from actord import logs
 from actord.errors import ActordError, StoreBroken, StoreCorrupt
 from actord.settings import Settings
+from actord.shards.alarms import AlarmScheduler
 from actord.shards.control import ControlChannel, Message, boot_child
 from actord.shards.dispatch import Dispatcher
 from actord.shards.door import FrontDoor
@@ -43,6 +44,7 @@ from actord.storage.sqlite import SqliteStore
 log = logging.getLogger("actord.worker")
 
 EXIT_CONFIG = 78
+EXIT_UNAVAILABLE = 69
 EXIT_BROKEN = 74  # EX_IOERR: the store failed, the supervisor starts a successor
 # How soon a waiting thread gets the interpreter: with the default of 5 ms the loop would wait for the flush thread.
 SWITCH_INTERVAL = 0.0001
@@ -60,7 +62,7 @@ class Worker:
         settings: Settings,
         program: Program,
         stores: dict[int, SqliteStore],
-        damaged: dict[int, str],
+        damaged: list[int],
     ) -> None:
         self.settings = settings
         self.program = program
@@ -89,8 +91,15 @@ class Worker:
             for number, store in stores.items()
         }
         dispatcher.shard_of = [self.shards.get(shard_of_slot(slot, count)) for slot in range(SLOTS)]
-        for number, why in damaged.items():
-            dispatcher.damaged.update(dict.fromkeys(slot_range(number, count), why))
+        dispatcher.damaged = frozenset(slot for number in damaged for slot in slot_range(number, count))
+        self.alarms = AlarmScheduler(
+            dispatcher,
+            runner,
+            self.shards.values(),
+            timeout=actors.alarm_timeout,
+            retries=actors.alarm_retries,
+            at_once=actors.alarms_at_once,
+        )
         self._owner_of_shard = {shard: owner for owner, link in enumerate(boot["links"]) for shard in link["shards"]}
         self._server: asyncio.Server | None = None
         self._draining = False
@@ -103,6 +112,7 @@ class Worker:
         sock = socket.socket(fileno=self._boot["listen"])
         self._server = await self._loop.create_unix_server(lambda: Connection(self.dispatcher), sock=sock)
         self._loop.call_later(SWEEP_SECONDS, self._sweep)
+        self.alarms.start()
 
     def _sweep(self) -> None:
         if self._evictor.sweep():
@@ -121,6 +131,7 @@ class Worker:
             self._finish(0)
             return
         self._draining = True
+        self.alarms.stop()
         if self._server is not None:
             self._server.close()
         for connection in list(self.dispatcher.connections):
@@ -202,16 +213,17 @@ def main(argv: list[str]) -> int:
     except ProgramError as error:
         return _fatal(control_socket, str(error), EXIT_CONFIG, error.__cause__)
     except ActordError as error:
-        code = EXIT_BROKEN if isinstance(error, StoreBroken) else EXIT_CONFIG
+        code = EXIT_UNAVAILABLE if isinstance(error, StoreBroken) else EXIT_CONFIG
         return _fatal(control_socket, error.detail, code)
     sys.setswitchinterval(SWITCH_INTERVAL)
     return uvloop.run(_serve(control_socket, boot, settings, program, stores, damaged))
 
 
-def _open_stores(boot: Message, settings: Settings) -> tuple[dict[int, SqliteStore], dict[int, str]]:
-    """The stores of this worker's shards, and for those that are damaged why they are not served."""
+def _open_stores(boot: Message, settings: Settings) -> tuple[dict[int, SqliteStore], list[int]]:
+    """The stores of this worker's shards, and the numbers of those that are damaged and not served."""
     count = boot["shards"]
-    stores, damaged = {}, {}
+    stores: dict[int, SqliteStore] = {}
+    damaged = []
     for number in boot["own"]:
         path, ballast = shard_paths(boot["data_dir"], number)
         try:
@@ -226,7 +238,7 @@ def _open_stores(boot: Message, settings: Settings) -> tuple[dict[int, SqliteSto
             )
         except StoreCorrupt as error:
             log.critical("shard %d is damaged and is not served: %s", number, error.detail)
-            damaged[number] = error.detail
+            damaged.append(number)
     return stores, damaged
 
 
@@ -236,7 +248,7 @@ async def _serve(
     settings: Settings,
     program: Program,
     stores: dict[int, SqliteStore],
-    damaged: dict[int, str],
+    damaged: list[int],
 ) -> int:
     worker = Worker(boot, settings, program, stores, damaged)
     tasks: set[asyncio.Task[Any]] = set()

@@ -9,8 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.shards.timers import timers, wall
 from tests.support import harness, virtual_time
 from tests.support.memory_store import MemoryStore
+
+__all__ = ["timers", "wall"]  # fixtures
 
 
 def pytest_configure(config: pytest.Config) -> None:

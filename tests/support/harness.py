@@ -18,6 +18,7 @@ from actord import StatefulActor, codec
 from actord.limits import LINK_CALLS
 from actord.settings import Actors
 from actord.shards.activation import Activation
+from actord.shards.alarms import AlarmScheduler
 from actord.shards.call import Call, Sink
 from actord.shards.dispatch import Dispatcher
 from actord.shards.door import FrontDoor
@@ -191,6 +192,15 @@ class Core:
         if front_door is not None:
             self.dispatcher.front_door = FrontDoor(front_door, self.env, time_limit=actors.call_timeout)
         self.shard = Shard(shard, shards, self.store, self.flusher, self.gate, self.runner, self._on_broken)
+        self.alarms = AlarmScheduler(
+            self.dispatcher,
+            self.runner,
+            [self.shard],
+            timeout=actors.alarm_timeout,
+            retries=actors.alarm_retries,
+            at_once=actors.alarms_at_once,
+            chance=lambda: 0.0,
+        )
         own = slot_range(shard, shards)
         self.dispatcher.shard_of = [self.shard if slot in own else None for slot in range(SLOTS)]
         self.caller = Caller()
