@@ -29,6 +29,7 @@ class Evictor:
         self._target = memory_target
         self._cache_limit = cache_limit
         self._resident = resident
+        self._own = resident()
         self._buckets: defaultdict[int, list[Activation]] = defaultdict(list)
         self._due: list[Activation] = []
         self.evictions = 0
@@ -68,7 +69,9 @@ class Evictor:
         oldest = sorted((act for bucket in self._buckets.values() for act in bucket if act.evictable), key=_last_used)
         if not oldest:
             return False
-        share = 1 - self._target * _UNDER_TARGET / resident
+        # What the process needs by itself can't be evicted: the instances have to give all that is too much.
+        evictable = max(resident - self._own, 1)
+        share = min(1.0, (resident - self._target * _UNDER_TARGET) / evictable)
         chosen = oldest[: max(100, int(len(oldest) * share))]
         gone = {act for act in chosen if self._evict(act)}
         for tick, bucket in list(self._buckets.items()):
