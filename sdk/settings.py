@@ -55,6 +55,7 @@ class Actors(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     mailbox: Count = 1_000
     worker_queue: Count = 50_000
     cache_per_instance: Size = 1 * MIB
+    sql_connections: Count = 10_000
     alarm_timeout: Seconds = 900.0
     alarm_retries: Annotated[int, msgspec.Meta(ge=0, le=1_000)] = 6
     alarms_at_once: Count = 256  # of one worker

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from actord.context import Env, When
     from actord.shards.registry import ActorType
     from actord.shards.shard import Shard
+    from actord.shards.sql import SqlPool
     from actord.storage.api import Alarm, Batch, Store
 
 _UNKNOWN: Any = object()
@@ -23,10 +24,11 @@ _UNKNOWN: Any = object()
 class Host:
     """One actor type in this worker, with its activations by name."""
 
-    __slots__ = ("activations", "idle_after", "type")
+    __slots__ = ("activations", "idle_after", "sql_pool", "type")
 
-    def __init__(self, type_: ActorType, idle_after: float) -> None:
+    def __init__(self, type_: ActorType, idle_after: float, sql_pool: SqlPool) -> None:
         self.type = type_
+        self.sql_pool = sql_pool
         self.idle_after = type_.idle_after or idle_after
         self.activations: dict[str, Activation] = {}
 
@@ -73,10 +75,18 @@ class Activation:
 
     def join(self, turn: Call, batch: Batch) -> None:
         """Move what a finished turn wrote into the open batch. Raises before anything was moved, or not at all."""
+        sql = self.kv.used_sql
+        if turn.alarm is not UNTOUCHED:
+            self.committed_alarm()  # what may raise comes first
+        if sql is not None:
+            self.kv.known_id()
+            sql.commit(turn)
         if turn.alarm is not UNTOUCHED:
             self._join_alarm(turn.alarm, batch)
         if turn.writes is not None:
             self.kv.join(turn, batch)
+        if sql is not None:
+            sql.join(turn, batch)
 
     def committed_alarm(self) -> Alarm | None:
         """The alarm as the turns so far left it."""
@@ -97,9 +107,14 @@ class Activation:
         self.kv.forget()
         self.alarm = _UNKNOWN
         self.seq = 0
+        if self.kv.used_sql is not None:
+            self.kv.used_sql.drop()
 
-    def undo(self, turn: Call) -> None:
-        """Take back what a failed turn did beyond its own buffers."""
+    def undo(self, turn: Call) -> bool:
+        """Take back what a failed turn did beyond its own buffers. True when it had changed the alarm or SQL."""
+        sql = self.kv.used_sql
+        wrote = sql is not None and sql.rollback()
+        return wrote or turn.alarm is not UNTOUCHED
 
     @property
     def evictable(self) -> bool:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from actord.shards.activation import Activation
     from actord.shards.alarms import Handler
     from actord.shards.registry import Method
+    from actord.shards.transactions import Transaction
 
 NO_DEADLINE = 1 << 62
 UNTOUCHED: Any = object()  # what a turn's alarm is until the turn sets or removes it
@@ -69,6 +70,7 @@ class Call:
         "alarm",
         "args",
         "begun",
+        "block",
         "body",
         "cancelled",
         "cleared",
@@ -127,6 +129,7 @@ class Call:
         self.writes: dict[str, bytes | None] | None = None
         self.cleared = False
         self.alarm = UNTOUCHED  # an Alarm, or None: removed
+        self.block: Transaction | None = None  # the innermost open one
         self.more = False  # it also touched SQL or the alarm: the activation knows what there is to join or undo
         self.aborted = ""  # why ctx.abort was called, whatever the method made of it
         # the reply

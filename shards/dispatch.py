@@ -18,6 +18,7 @@ from actord.shards.gate import OutputGate
 from actord.shards.registry import Method, Program
 from actord.shards.shard import Shard
 from actord.shards.slots import slot_of
+from actord.shards.sql import SqlPool
 from actord.shards.turns import TurnRunner
 from actord.shards.wire import MSGPACK, PAIR, Frame, WireError
 
@@ -44,7 +45,8 @@ class Dispatcher:
         self._runner = runner
         self._gate = gate
         self._evictor = evictor
-        self.hosts = {name: Host(type_, settings.idle_after) for name, type_ in program.types.items()}
+        pool = SqlPool(settings.sql_connections)
+        self.hosts = {name: Host(type_, settings.idle_after, pool) for name, type_ in program.types.items()}
         self.shard_of: list[Shard | None] = []  # by slot; None: another worker's
         self.damaged: frozenset[int] = frozenset()  # slots of shards that are not served
         self.front_door: FrontDoor | None = None

@@ -19,12 +19,15 @@ from actord.limits import LIST_DEFAULT, LIST_MAX, STORAGE_KEY_BYTES, STORAGE_RES
 from actord.shards import alarm
 from actord.shards.alarm import Done
 from actord.shards.call import Call, current_turn
+from actord.shards.sql import SqlStorage
+from actord.shards.transactions import Transaction
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from actord.context import When
     from actord.shards.activation import Activation
+    from actord.shards.sql import Mark
     from actord.storage.api import Batch
 
 # What the first touch of an instance loads at once: most actors fit whole, and are never read from disk again.
@@ -37,7 +40,7 @@ _ABSENT: Any = object()
 class KV:
     """Implements ``actord.context.Storage``; see there for what each method promises."""
 
-    __slots__ = ("_act", "_cache", "_complete", "_loaded", "_size", "actor_id")
+    __slots__ = ("_act", "_cache", "_complete", "_loaded", "_size", "actor_id", "used_sql")
 
     def __init__(self, act: Activation) -> None:
         self._act = act
@@ -46,6 +49,7 @@ class KV:
         self._complete = False  # the cache holds every key there is
         self._size = 0
         self.actor_id: int | None = None
+        self.used_sql: SqlStorage | None = None  # from the first use of ``sql`` on
 
     # -- the user's side
 
@@ -81,6 +85,8 @@ class KV:
 
     async def delete_all(self) -> None:
         turn = self._turn()
+        if self.used_sql is not None:
+            self.used_sql.clear(turn)
         turn.cleared = True
         turn.writes = {}
 
@@ -112,6 +118,17 @@ class KV:
             high = above if high is None or (above is not None and above < high) else high
         return {key: decode(raw) for key, raw in self._range(turn, low, after, high, reverse, limit)}
 
+    @property
+    def sql(self) -> SqlStorage:
+        found = self.used_sql
+        if found is None:
+            self.turn()
+            found = self.used_sql = SqlStorage(self._act)
+        return found
+
+    def transaction(self) -> Transaction:
+        return Transaction(self)
+
     def set_alarm(self, when: When) -> Done:
         return alarm.set_alarm(self._turn(), when)
 
@@ -123,13 +140,29 @@ class KV:
 
     # -- the turn's side
 
-    def _turn(self) -> Call:
+    def turn(self) -> Call:
+        """The turn that runs, if it is one of this actor's; ``TurnEnded`` otherwise."""
         turn = current_turn.get()
         if turn is None or turn.over or turn.act is not self._act:
             raise TurnEnded(
                 "Storage can be used only by the turn that runs: not from a task that outlives it, nor after its end."
             )
+        if turn.block is not None:
+            turn.block.check()
         return turn
+
+    _turn = turn
+
+    def mark(self, turn: Call) -> Mark:
+        return None if self.used_sql is None else self.used_sql.mark(turn)
+
+    def release(self, turn: Call, mark: Mark) -> None:
+        if self.used_sql is not None:
+            self.used_sql.release(turn, mark)
+
+    def undo_to(self, turn: Call, mark: Mark) -> None:
+        if self.used_sql is not None:
+            self.used_sql.undo_to(turn, mark)
 
     def _read(self, turn: Call, key: str) -> bytes | None:
         writes = turn.writes
@@ -226,6 +259,8 @@ class KV:
             self._complete = True
             batch.cleared.add(actor_id)
             batch.kv.pop(actor_id, None)
+            batch.pages.pop(actor_id, None)
+            batch.page_counts.pop(actor_id, None)
         cache = self._cache
         for key, raw in writes.items():
             cache[key] = raw
@@ -265,6 +300,9 @@ class KV:
     def detach(self) -> None:
         """The activation leaves memory: no cycle may keep it there, and whoever still holds ``ctx`` is refused."""
         self.forget()
+        if self.used_sql is not None:
+            self.used_sql.detach()
+            self.used_sql = None
         self._act = None  # type: ignore[assignment]
 
     def forget(self) -> None:

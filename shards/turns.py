@@ -306,12 +306,16 @@ class TurnRunner:
     def _fail(self, call: Call, error: BaseException) -> None:
         call.ended = monotonic()
         act = call.act
+        if call.ended - call.started > call.limit and not call.aborted:  # whatever it made of that
+            self._run_out_of_time(call)
+            return
         call.over = True
         if call.aborted:
             error = InstanceAborted(call.aborted)
+        wrote = call.writes is not None or bool(call.aborted)
         if call.more:
-            act.undo(call)
-        if call.writes is not None or call.more or call.aborted:
+            wrote = act.undo(call) or wrote
+        if wrote:
             act.instance = None
         if issubclass(type(error), StoreBroken):
             act.shard.committer.break_off(error)
