@@ -185,8 +185,12 @@ class Link(asyncio.Protocol):
         free = self._free
         for frame in frames:
             if frame[0] == REPLY:
-                _, id_, status, body, head = frame
-                waiter = waiting.pop(id_, None)
+                try:
+                    _, id_, status, body, head = frame
+                    waiter = waiting.pop(id_, None)
+                except (ValueError, TypeError):
+                    self._garble()
+                    return
                 if waiter is None:
                     if id_ not in self._abandoned:
                         self._garble()
@@ -202,7 +206,7 @@ class Link(asyncio.Protocol):
                 self._control(frame)
 
     def _control(self, frame: Frame) -> None:
-        if frame[0] == READY and frame[1] == VERSION:
+        if frame[0] == READY and len(frame) == 3 and frame[1] == VERSION:
             self.facts = frame[2]
             self.ready = self._up = True
             self._out = [waiter.frame for waiter in self._waiting.values()]
