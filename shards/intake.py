@@ -77,8 +77,9 @@ class Connection(asyncio.Protocol, Sink):
             if self.begun is None and frames:
                 self._greet(frames.pop(0))
             self._take(frames)
-        except (WireError, ValueError, TypeError, IndexError, OSError) as error:
-            log.error("a link is closed: %s", error)
+        except (WireError, ValueError, TypeError, IndexError, AttributeError, OSError) as error:
+            log.error("a link is closed: %s: %s", type(error).__name__, error)
+            self._forsake()  # now: the caller sends again what has not begun as soon as it sees the end
             if self._transport is not None:
                 self._transport.abort()
 
@@ -128,6 +129,9 @@ class Connection(asyncio.Protocol, Sink):
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
         self._dispatcher.connections.discard(self)
+        self._forsake()
+
+    def _forsake(self) -> None:
         for call in self.calls.values():
             call.cancelled = True
         for task in list(self.doors.values()):
