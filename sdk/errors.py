@@ -390,7 +390,7 @@ class SqlTooLargeError(SqlError):
 
 
 class StorageError(ActordError):
-    """Base of the errors of the store. They reach a caller only through ``ActorOutputGateError``."""
+    """Base of the errors of the store. At a commit they reach a caller as ``ActorOutputGateError``."""
 
     title = "Storage error"
 
@@ -409,7 +409,10 @@ class StoreBroken(StorageError):
 
 
 class StoreCorrupt(StorageError):
-    """A checksum, a commit number or an identity does not match what was written."""
+    """A checksum, a commit number or an identity does not match what was written.
+
+    The one error of the store that a caller sees as itself, when a read meets what is damaged.
+    """
 
     title = "The data is damaged"
 

@@ -5,7 +5,7 @@ Promises:
 1. It holds the data directory's lock for as long as it lives and every listening socket until it drains; it parses
    nothing.
 2. It says where it listens once every child is ready: one line on standard output, words on standard error.
-3. A program that does not load, or a damaged shard, ends the first start with the child's message and exit code;
+3. A program that does not load, or a disk that fails, ends the first start with the child's message and exit code;
    later on it is logged, and tried again.
 4. TERM or INT drains: first the fronts, which finish their calls, then the workers, which commit. A second signal,
    or the drain limit, kills what is left.
@@ -39,6 +39,7 @@ from actord.server.announce import announce, report
 from actord.server.children import Child, Failure, Next
 from actord.server.exits import CONFIG, FAILED, OK, TEMPORARY, StartError
 from actord.settings import Settings
+from actord.shards.blackbox import BlackBox
 from actord.shards.control import ControlChannel, Message
 from actord.storage.datadir import DataDir, open_data_dir
 
@@ -177,17 +178,20 @@ class Supervisor:
         pin = server.pin and workers <= len(cores)
         for index, link in enumerate(common["links"]):
             sock = self._cleanup.enter_context(sockets.open_worker_socket(link["path"]))
+            black_box = BlackBox(f"worker-{index}")
+            self._cleanup.callback(black_box.close)
             boot = {
                 **common,
                 "boot": "worker",
                 "index": index,
                 "cpu": cores[index] if pin else None,
                 "listen": sock.fileno(),
+                "black_box": black_box.fd,
                 "own": link["shards"],
                 "data_dir": str(self.data_dir.path),
                 "identity": self.data_dir.identity,
             }
-            self.workers.append(self._child("worker", index, boot, [sock.fileno()]))
+            self.workers.append(self._child("worker", index, boot, [sock.fileno(), black_box.fd], black_box))
         fds = [sock.fileno() for sock in listeners]
         for index in range(server.fronts):
             boot = {**common, "boot": "front", "index": index, "listen": fds}
@@ -213,7 +217,7 @@ class Supervisor:
             raise StartError("Nothing to listen on: give server.host or server.uds a value.", CONFIG)
         return listeners
 
-    def _child(self, role: str, index: int, boot: Message, fds: list[int]) -> Child:
+    def _child(self, role: str, index: int, boot: Message, fds: list[int], black_box: BlackBox | None = None) -> Child:
         server = self.settings.server
         return Child(
             f"{role}-{index}",
@@ -223,6 +227,7 @@ class Supervisor:
             self,
             stuck_after=server.stuck_after,
             delay_max=server.restart_delay_max,
+            black_box=black_box,
         )
 
     # -- from the children

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from actord.codec import decode, encode
-from actord.errors import CodecError, TurnEnded
+from actord.errors import CodecError, StoreCorrupt, TurnEnded
 from actord.limits import LIST_DEFAULT, LIST_MAX, STORAGE_KEY_BYTES, STORAGE_RESERVED_PREFIX, VALUE_BYTES
 from actord.shards import alarm
 from actord.shards.alarm import Done
@@ -200,10 +200,13 @@ class KV:
         if self.actor_id is None:
             self._loaded = self._complete = True
             return
-        rows, self._complete = act.store.scan(self.actor_id, limit=FIRST_LOAD_ROWS, limit_bytes=FIRST_LOAD_BYTES)
+        self._loaded = True
+        try:
+            rows, self._complete = act.store.scan(self.actor_id, limit=FIRST_LOAD_ROWS, limit_bytes=FIRST_LOAD_BYTES)
+        except StoreCorrupt:
+            return  # one damaged value must not lock the others in: each key is read, and refused, on its own
         for key, raw in rows:
             self._remember(key, raw)
-        self._loaded = True
 
     def _remember(self, key: str, raw: bytes | None) -> None:
         self._cache[key] = raw
