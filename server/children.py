@@ -3,7 +3,8 @@
 Promises:
 
 1. A child that dies is started again at once; while it keeps dying young, after a delay that doubles up to a limit.
-2. A ready child that answers no ping for ``stuck_after`` is asked to log what it does (SIGUSR1), then killed.
+2. A ready child that answers no ping for ``stuck_after`` is asked to log what it does (SIGUSR1), then killed; what
+   held a worker is read from its black box, also when it could say nothing.
    Only unanswered pings count, not the clock: a supervisor that was stopped itself kills nobody.
 3. When a process ends, what it forked into its process group is killed before it is reaped: a fork of a worker may
    hold the worker's locks.
@@ -26,6 +27,7 @@ from time import monotonic
 from typing import Protocol
 
 from actord.errors import InvariantViolated
+from actord.shards.blackbox import BlackBox
 from actord.shards.control import ControlChannel, Message
 
 log = logging.getLogger("actord.supervisor")
@@ -144,6 +146,7 @@ class Child:
         *,
         stuck_after: float,
         delay_max: float,
+        black_box: BlackBox | None = None,
     ) -> None:
         # for life
         self.name = name
@@ -152,6 +155,7 @@ class Child:
         self._fds = list(fds)
         self._owner = owner
         self._stuck_after = stuck_after
+        self._black_box = black_box
         self._backoff = Backoff(delay_max)
         self.state = State.DOWN
         self.held = False  # waiting for ``start``, not for a timer
@@ -176,6 +180,8 @@ class Child:
         self.held = False
         self._silence = 0.0
         self._asked = self._heard = 0
+        if self._black_box is not None:
+            self._black_box.reset()
         try:
             self._process = Process(self._argv, self._boot, self._fds, self._on_message, self._on_exit)
         except OSError as error:  # the system is out of processes or memory
@@ -227,10 +233,19 @@ class Child:
                 extra={"pid": self._process.pid},
             )
             self._process.signal(signal.SIGUSR1)
-            self._timer = asyncio.get_running_loop().call_later(LAST_WORDS_SECONDS, self.kill)
+            self._timer = asyncio.get_running_loop().call_later(LAST_WORDS_SECONDS, self._end_stuck)
             return
         self._asked += 1
         self._process.send({"ping": self._asked})
+
+    def _end_stuck(self) -> None:
+        if self._black_box is not None:
+            held, stack = self._black_box.read()
+            if held is None:
+                log.critical("no turn holds %s; its stacks:\n%s", self.name, stack)
+            else:
+                log.critical("%s.%s of %r holds %s; its stacks, innermost call first:\n%s", *held, self.name, stack)
+        self.kill()
 
     # -- from the process
 

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 from actord.errors import InstanceAborted, TurnEnded
+from actord.shards.blackbox import label_of
 from actord.shards.call import UNTOUCHED, Call, current_turn
 from actord.shards.kv import KV
 
@@ -44,6 +45,7 @@ class Activation:
         "host",
         "instance",
         "kv",
+        "label",
         "last_used",
         "mailbox",
         "name",
@@ -59,6 +61,7 @@ class Activation:
         self.name = name
         self.shard = shard
         self.slot = slot
+        self.label = label_of(host.type.name, name)
         self.kv = KV(self)
         self.alarm = _UNKNOWN  # as the turns so far left it, once it was read
         # changing

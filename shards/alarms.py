@@ -61,10 +61,11 @@ Position = tuple[int, int]  # (due, actor)
 class Handler:
     """Stands where a user's method would: one for each type."""
 
-    __slots__ = ("function", "name", "retries", "timeout")
+    __slots__ = ("function", "label", "name", "retries", "timeout")
 
     def __init__(self, timeout: float, retries: int) -> None:
         self.name = "alarm"
+        self.label = b"alarm"
         self.timeout = timeout
         self.retries = retries
         self.function: Callable[[Any, Run], Awaitable[None]] = _deliver

@@ -53,10 +53,11 @@ class Sink:
 class Lifecycle:
     """Stands where a user's method would, when the runtime itself takes a turn: initialisation, deactivation."""
 
-    __slots__ = ("name", "run", "timeout")
+    __slots__ = ("label", "name", "run", "timeout")
 
     def __init__(self, name: str, timeout: float, run: Callable[[Call], Any] | None = None) -> None:
         self.name = name
+        self.label = name.encode()
         self.timeout = timeout
         self.run = run  # what it does with its turn; None where the turn runner knows itself
 

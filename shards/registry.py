@@ -41,10 +41,11 @@ class ProgramError(Exception):
 class Method:
     """One callable method of a type."""
 
-    __slots__ = ("binder", "function", "name", "timeout")
+    __slots__ = ("binder", "function", "label", "name", "timeout")
 
     def __init__(self, owner: str, name: str, function: Callable[..., Any], timeout: float | None) -> None:
         self.name = name
+        self.label = name.encode()
         self.function = function
         self.binder = Binder(function, f"{owner}.{name}")
         self.timeout = timeout  # seconds; None: the server's default

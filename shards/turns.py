@@ -22,7 +22,7 @@ from contextlib import suppress
 from contextvars import Context, copy_context
 from time import monotonic
 from types import CoroutineType, coroutine
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from actord.errors import (
     ActordError,
@@ -39,6 +39,8 @@ from actord.errors import (
 )
 from actord.http import Response
 from actord.shards.activation import Activation, ActorContext
+from actord.shards.blackbox import mark, private_box
+from actord.shards.blocking import BLOCKING_SECONDS, BlockingSteps
 from actord.shards.call import NO_DEADLINE, Call, Lifecycle, Sink, current_turn
 from actord.shards.problem import log_fault, method_error
 
@@ -70,6 +72,8 @@ class TurnRunner:
         self.suspended = 0  # turns that wait for something
         self.stopped = False
         self.now_running: Call | None = None  # the turn being stepped at this moment, for whoever looks from outside
+        self.box = private_box()  # the same, for the supervisor
+        self._blocking = BlockingSteps()
         self.tick = 0
         self._start_pump()
 
@@ -158,6 +162,7 @@ class TurnRunner:
         current_turn.set(call)
         act = call.act
         method = call.method
+        mark(self.box, 0, method.label, act.label)
         if type(method) is Lifecycle:
             result: Any = self._run_lifecycle(act, method)
         else:
@@ -176,9 +181,10 @@ class TurnRunner:
         assert body is not None
         step: Callable[[Any], Any]
         self.suspended += 1
-        call.timer = self._loop.call_later(
-            max(0.0, call.started + call.limit - monotonic()), self._run_out_of_time, call
-        )
+        took = monotonic() - call.started
+        if took > BLOCKING_SECONDS:
+            self._blocking.note(call, took)
+        call.timer = self._loop.call_later(max(0.0, call.limit - took), self._run_out_of_time, call)
         try:
             while True:
                 try:
@@ -188,6 +194,8 @@ class TurnRunner:
                 else:
                     step, argument = body.send, sent
                 self.now_running = call
+                mark(self.box, 0, call.method.label, call.act.label)
+                began = monotonic()
                 try:
                     yielded = context.run(step, argument)
                 except StopIteration as stop:
@@ -200,6 +208,10 @@ class TurnRunner:
                     return
                 finally:
                     self.now_running = None
+                    self.box[0] = 0
+                    took = monotonic() - began
+                    if took > BLOCKING_SECONDS:
+                        self._blocking.note(call, took)
         finally:
             self.suspended -= 1
             call.timer.cancel()
@@ -209,6 +221,7 @@ class TurnRunner:
     def _settle(self) -> None:
         """Nothing more is ready: close batches and send what may leave, without waiting for another iteration."""
         self.now_running = None
+        self.box[0] = 0
         if self._touched:
             touched, self._touched = self._touched, {}
             for committer in touched:
@@ -281,7 +294,10 @@ class TurnRunner:
         if call.aborted:
             self._fail(call, InstanceAborted(call.aborted))
             return
-        if now - call.started > call.limit:  # it blocked the loop, so that the timer never ran
+        took = now - call.started
+        if took > BLOCKING_SECONDS and call.task is None:
+            self._blocking.note(call, took)
+        if took > call.limit:  # it blocked the loop, so that the timer never ran
             self._run_out_of_time(call)
             return
         act = call.act
@@ -304,8 +320,10 @@ class TurnRunner:
         self._next(act)
 
     def _fail(self, call: Call, error: BaseException) -> None:
-        call.ended = monotonic()
+        call.ended = now = monotonic()
         act = call.act
+        if now - call.started > BLOCKING_SECONDS and call.task is None:
+            self._blocking.note(call, now - call.started)
         if call.ended - call.started > call.limit and not call.aborted:  # whatever it made of that
             self._run_out_of_time(call)
             return
@@ -322,7 +340,7 @@ class TurnRunner:
         label = f"{act.host.type.name}.{call.method.name}"
         failure = _as_error(error, label)
         if not isinstance(failure, ActorError | InstanceAborted):
-            told = error if isinstance(error, StoreCorrupt) else failure
+            told = error if issubclass(type(error), StoreCorrupt) else failure
             log_fault(log, f"{label} of {act.name!r} failed: {getattr(told, 'detail', '')}", error)
         if call.method is self._initialise:
             self._discard(act, failure, None)
@@ -423,12 +441,13 @@ class TurnRunner:
 
 def _as_error(error: BaseException, label: str) -> ActordError:
     """What the caller is told; whatever the method raised, nothing of its turn was applied."""
-    if isinstance(error, StoreCorrupt):  # its own detail is for the log: it names files
+    if issubclass(type(error), StoreCorrupt):  # its own detail is for the log: it names files
         return StoreCorrupt("Something that this instance has stored is damaged. The server's log says what.")
     if issubclass(type(error), ActordError):
-        with suppress(Exception):  # a user's class may be anything
-            error.applied = "no"
-            return error
+        known = cast(ActordError, error)  # isinstance would ask the error itself, which may be anything
+        with suppress(Exception):
+            known.applied = "no"
+            return known
     return method_error(error, label)
 
 

@@ -24,6 +24,7 @@ from actord import logs
 from actord.errors import ActordError, StoreBroken, StoreCorrupt
 from actord.settings import Settings
 from actord.shards.alarms import AlarmScheduler
+from actord.shards.blackbox import open_box
 from actord.shards.control import ControlChannel, Message, boot_child
 from actord.shards.dispatch import Dispatcher
 from actord.shards.door import FrontDoor
@@ -185,6 +186,10 @@ class Worker:
 
     # -- for whoever looks from outside
 
+    def watch(self, black_box: int) -> None:
+        """Keep what runs here where the supervisor can read it."""
+        self._runner.box = open_box(black_box)
+
     def explain(self, _signal: int, frame: FrameType | None) -> None:
         """SIGUSR1: say which turn holds this process, and where it stands."""
         call = self._runner.now_running
@@ -263,6 +268,8 @@ async def _serve(
     control = ControlChannel(on_message, on_close=lambda: os._exit(0))
     await control.attach(control_socket)
     signal.signal(signal.SIGUSR1, worker.explain)
+    if "black_box" in boot:
+        worker.watch(boot["black_box"])
     await worker.start()
     # What was loaded lives for ever: keep it out of collections, and make full ones rare.
     gc.collect()
