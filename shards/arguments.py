@@ -82,8 +82,9 @@ class Binder:
         self._variadic: dict[str, Any] = {}
         for p in parameters:
             if p not in named and p.name in hints:
-                each = _known(hints[p.name])
-                self._variadic[p.name] = list[each] if p.kind is p.VAR_POSITIONAL else dict[str, each]
+                each: Any = _known(hints[p.name])
+                several: Any = list[each] if p.kind is p.VAR_POSITIONAL else dict[str, each]
+                self._variadic[p.name] = several
 
     def from_json(self, body: bytes) -> Arguments:
         """Arguments from a JSON body. ``ActorArgumentError`` names the parameter; ``BadRequest`` if it is no JSON."""
@@ -121,9 +122,7 @@ class Binder:
             "The body must be a JSON object (keyword arguments), a JSON array (positional arguments) or empty."
         )
 
-    def from_call(
-        self, args: Sequence[Any], kwargs: Mapping[str, Any], exact: tuple[type, ...] = _EXACT
-    ) -> Arguments:
+    def from_call(self, args: Sequence[Any], kwargs: Mapping[str, Any], exact: tuple[type, ...] = _EXACT) -> Arguments:
         """Arguments as a Python caller gives them."""
         for name in kwargs:
             if not isinstance(name, str):

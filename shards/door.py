@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from actord.errors import ActordError, ActorFetchTimeoutError
 from actord.http import Request, Response
@@ -77,8 +77,8 @@ def _problem(error: BaseException, visit: Visit, over_limit: float | None) -> tu
     kind = type(error)  # isinstance would ask the error itself
     if over_limit is not None and issubclass(kind, TimeoutError):
         problem: ActordError = ActorFetchTimeoutError(f"The front door ran for more than {over_limit:g} s.")
-    elif isinstance(error, ActordError):
-        problem = error
+    elif issubclass(kind, ActordError):
+        problem = cast(ActordError, error)
     else:
         problem = method_error(error, "The front door")
         log_fault(log, "the front door failed", error)

@@ -20,7 +20,8 @@ def problem_reply(error: ActordError, *, msgpack: bool) -> tuple[int, bytes, byt
     except BaseException:
         kind = type(error).__name__
         shown = ActorMethodError(f"{kind}, an error that can't be described", error_type=kind)
-        shown.applied = applied if (applied := getattr(error, "applied", "")) in ("no", "yes") else "unknown"
+        applied: Any = getattr(error, "applied", "")
+        shown.applied = applied if applied in ("no", "yes") else "unknown"
         return _build(shown, msgpack)
 
 

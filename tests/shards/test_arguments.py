@@ -46,7 +46,7 @@ class Foreign:
 class Taker(StatefulActor):
     """Every method answers the ``repr`` of what it got."""
 
-    async def plain(self, a, b=2):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    async def plain(self, a, b=2):  # type: ignore[no-untyped-def]
         return repr((a, b))
 
     async def nothing(self) -> str:

@@ -159,7 +159,9 @@ async def test_a_hundred_thousand_evicted_activations_free_their_memory_without_
         await sweep(core, 3)
         assert core.activations() == {}
         assert live(Item) <= before[2]
-        assert max(live(Activation) - before[0], live(KV) - before[1]) <= 1  # the pump has the last call still in its hand
+        assert (
+            max(live(Activation) - before[0], live(KV) - before[1]) <= 1
+        )  # the pump has the last call still in its hand
     finally:
         gc.enable()
 

@@ -151,7 +151,20 @@ async def test_a_bad_key_is_refused_by_name_and_leaves_nothing_behind(key: Any, 
 
 async def test_keys_at_the_limit_and_odd_ones_are_fine(store: Any) -> None:
     core = Core(Box, store=store)
-    keys = ["x" * 2048, "é" * 1024, "\0", "a\0b", " ", "__actor", "\U0001f600", "\uffff", "\U00010000", "日本", "%", "'\""]
+    keys = [
+        "x" * 2048,
+        "é" * 1024,
+        "\0",
+        "a\0b",
+        " ",
+        "__actor",
+        "\U0001f600",
+        "\uffff",
+        "\U00010000",
+        "日本",
+        "%",
+        "'\"",
+    ]
 
     async def job(storage: Storage) -> None:
         for key in keys:
@@ -169,7 +182,7 @@ async def test_a_value_over_two_mib_is_refused_and_one_at_the_limit_is_not(store
 
     async def job(storage: Storage) -> None:
         await storage.put("fits", b"x" * (VALUE_BYTES - 5))
-        with pytest.raises(CodecError, match="'big'.*2097153 bytes.*2097152"):
+        with pytest.raises(CodecError, match=r"'big'.*2097153 bytes.*2097152"):
             await storage.put("big", b"x" * (VALUE_BYTES - 4))
         with pytest.raises(CodecError):
             await storage.put_many({"small": 1, "big": b"x" * VALUE_BYTES})

@@ -112,7 +112,7 @@ class Box(StatefulActor):
 async def play(store: Any, script: Any) -> None:
     core = Core(Box, store=store)
     core.hold_fsyncs()
-    model: dict[str, Any] = {key: 0 for key in KEYS}  # more than the first load takes
+    model: dict[str, Any] = dict.fromkeys(KEYS, 0)  # more than the first load takes
     script = [([("put_many", dict(model))], "ok", "restart"), *script]
     calls = []
     for operations_of_turn, fate, afterwards in script:

@@ -226,7 +226,12 @@ async def test_an_instance_that_wrote_and_then_threw_is_dropped() -> None:
 async def test_calls_queued_behind_a_dropped_instance_see_what_earlier_turns_left_unwritten() -> None:
     core = Core(Cell)
     core.hold_fsyncs()
-    calls = [core.call("a", "put", 1), core.call("a", "put_and_raise", 9), core.call("a", "look"), core.call("a", "get")]
+    calls = [
+        core.call("a", "put", 1),
+        core.call("a", "put_and_raise", 9),
+        core.call("a", "look"),
+        core.call("a", "get"),
+    ]
     await steps()
     while core.flusher.waiting:
         await core.fsync()

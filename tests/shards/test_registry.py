@@ -115,8 +115,24 @@ async def test_a_decorated_method_keeps_its_signature() -> None:
 
 @pytest.mark.parametrize(
     "method",
-    ["_private", "__secret", "_Thing__secret", "__init__", "__class__", "_", "fetch", "alarm", "web_socket"]
-    + ["web_socket_message", "on_something", "on_activate", "on_deactivate", "call_timeout", "idle_after", "rpc"],
+    [
+        "_private",
+        "__secret",
+        "_Thing__secret",
+        "__init__",
+        "__class__",
+        "_",
+        "fetch",
+        "alarm",
+        "web_socket",
+        "web_socket_message",
+        "on_something",
+        "on_activate",
+        "on_deactivate",
+        "call_timeout",
+        "idle_after",
+        "rpc",
+    ],
 )
 async def test_private_and_base_class_names_are_refused_as_private(method: str) -> None:
     answer = await Core(Thing).call("a", method)
@@ -125,7 +141,8 @@ async def test_private_and_base_class_names_are_refused_as_private(method: str) 
 
 
 @pytest.mark.parametrize(
-    "method", ["missing", "field", "withdrawn", "static", "of_the_class", "property", "ctx", "env", "", "a b", "é", "Plain"]
+    "method",
+    ["missing", "field", "withdrawn", "static", "of_the_class", "property", "ctx", "env", "", "a b", "é", "Plain"],
 )
 async def test_what_is_no_method_of_the_class_is_unknown_and_never_reached(method: str) -> None:
     answer = await Core(Thing).call("a", method)
@@ -173,7 +190,7 @@ def test_rpc_that_lists_no_public_method_is_refused_at_load() -> None:
 
         def _hidden(self) -> None: ...
 
-    with pytest.raises(ProgramError, match="Wrong.rpc lists '_hidden'"):
+    with pytest.raises(ProgramError, match=r"Wrong\.rpc lists '_hidden'"):
         ActorType(Wrong, "WRONG")
 
 

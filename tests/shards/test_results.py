@@ -120,7 +120,9 @@ async def test_a_result_is_the_bare_json_value(value: Any, body: bytes) -> None:
     assert (answer.status, answer.body, answer.head) == (200, body, b"")
 
 
-@pytest.mark.parametrize("value", [object(), float("nan"), {"x": [float("inf")]}, "\ud800", Response("x"), {1: {2: object}}])
+@pytest.mark.parametrize(
+    "value", [object(), float("nan"), {"x": [float("inf")]}, "\ud800", Response("x"), {1: {2: object}}]
+)
 @pytest.mark.parametrize("flags", [0, MSGPACK])
 async def test_a_result_that_can_not_be_sent_is_a_500_and_nothing_is_committed(value: Any, flags: int) -> None:
     core = core_that(lambda: value)
@@ -148,7 +150,12 @@ async def test_a_user_error_crosses_whole_and_is_not_logged_as_a_fault(caplog: p
     assert problem["data"] == {"balance": 3}
     again = from_problem(problem)
     assert isinstance(again, ActorError)
-    assert (again.code, again.http_status, again.data, again.detail) == ("insufficient", 409, {"balance": 3}, "not enough")
+    assert (again.code, again.http_status, again.data, again.detail) == (
+        "insufficient",
+        409,
+        {"balance": 3},
+        "not enough",
+    )
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
     assert await core.value("a", "get") is None
 
@@ -226,7 +233,20 @@ async def test_whatever_a_method_raises_is_answered_and_the_worker_goes_on(name:
 async def test_whatever_a_method_returns_is_answered_and_the_worker_goes_on(method: str) -> None:
     loop = asyncio.get_running_loop()
     future = loop.create_future()
-    odd = [object(), loop, future, Odd, lambda: 1, (i for i in ()), BadRepr(), Liar(), [Liar()], type, ..., NotImplemented]
+    odd = [
+        object(),
+        loop,
+        future,
+        Odd,
+        lambda: 1,
+        (i for i in ()),
+        BadRepr(),
+        Liar(),
+        [Liar()],
+        type,
+        ...,
+        NotImplemented,
+    ]
     for value in odd:
         core = core_that(lambda value=value: value)
         answer = await core.call("a", method)

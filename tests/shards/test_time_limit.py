@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import Any
 
 import pytest
@@ -37,10 +38,8 @@ class Slow(StatefulActor):
     async def swallow(self) -> None:
         """Takes no notice of being cancelled, and goes on writing."""
         while not self.gate.is_set():
-            try:
+            with contextlib.suppress(asyncio.CancelledError):
                 await self.gate.wait()
-            except asyncio.CancelledError:
-                pass
             for attempt in (self.ctx.storage.put("v", "late"), self.ctx.storage.get("v"), self.ctx.storage.delete("v")):
                 try:
                     await attempt

@@ -100,7 +100,9 @@ async def test_an_illegal_name_is_a_bad_request(name: str) -> None:
     assert (answer.status, answer.name) == (400, "BadRequest")
 
 
-@pytest.mark.parametrize("name", ["x" * 512, "é" * 256, "\U0001f600" * 128, "..", "a/b:c+d e", "é", "e\u0301", "\n", "%00"])
+@pytest.mark.parametrize(
+    "name", ["x" * 512, "é" * 256, "\U0001f600" * 128, "..", "a/b:c+d e", "é", "e\u0301", "\n", "%00"]
+)
 async def test_any_other_name_is_its_own(name: str) -> None:
     core = Core(Account)
     assert await core.value(name, "add", 1) == 1
@@ -220,7 +222,7 @@ async def served(tmp_path: Path, greet: bool = True) -> AsyncIterator[tuple[Core
     loop = asyncio.get_running_loop()
     server = await loop.create_unix_server(lambda: Connection(core.dispatcher), path)
     _, client = await loop.create_unix_connection(Client, path)
-    with open(tmp_path / "begun", "w+b") as file:
+    with open(tmp_path / "begun", "w+b") as file:  # noqa: ASYNC230
         file.truncate(LINK_CALLS)
         begun = mmap.mmap(file.fileno(), LINK_CALLS)
     try:

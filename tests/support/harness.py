@@ -244,7 +244,14 @@ class Core:
         return answer.value
 
     def fetch(
-        self, name: str, method: str = "GET", url: str = "/", body: bytes = b"", *, headers: Any = (), within: float = 60
+        self,
+        name: str,
+        method: str = "GET",
+        url: str = "/",
+        body: bytes = b"",
+        *,
+        headers: Any = (),
+        within: float = 60,
     ) -> Pending:
         pending = self.caller.open()
         request = [method, url, [list(pair) for pair in headers], "127.0.0.1"]
