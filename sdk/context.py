@@ -5,12 +5,70 @@ The runtime's own classes implement these; a test of an actor may bring its own.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager
 from datetime import datetime, timedelta
 from typing import Any, Protocol, TypeVar
 
 T = TypeVar("T")
 When = datetime | timedelta | int | float
+
+
+class SqlCursor(Protocol):
+    """The rows of one query, read once: by iterating, by ``to_list``, ``one`` or ``raw``. It ends with its turn.
+
+    A row is a dict by column name, in the order of the columns; of two columns with one name the last counts (use
+    ``raw``, or name them with AS). Values are int (64 bits, exact), float, str, bytes or None.
+    """
+
+    @property
+    def column_names(self) -> tuple[str, ...]: ...
+
+    rows_written: int
+    """Rows that the statement inserted, changed or deleted, those of triggers and foreign keys included."""
+
+    def __iter__(self) -> Iterator[dict[str, Any]]: ...
+
+    def __next__(self) -> dict[str, Any]: ...
+
+    def to_list(self) -> list[dict[str, Any]]:
+        """The rows that were not read yet."""
+        ...
+
+    def one(self) -> dict[str, Any]:
+        """The only row; ``SqlNotOneRowError`` when there is none, or another one."""
+        ...
+
+    def raw(self) -> Iterator[tuple[Any, ...]]:
+        """The rows as tuples."""
+        ...
+
+
+class Sql(Protocol):
+    """The private SQLite database of one instance: at most 1 GiB, foreign keys on, with FTS5, R*Tree and JSON.
+
+    The turn is the transaction: what its statements changed commits together with its keys and its alarm when it
+    returns, and is undone when it raises. All methods are synchronous. ``SqlError`` and its subclasses say what
+    failed; a statement that fails leaves nothing behind, and the turn may go on.
+    """
+
+    def exec(self, query: str, /, *bindings: Any) -> SqlCursor:
+        """Run one or several statements. Bindings (None, bool, int, float, str, bytes) go to the last one, by position.
+
+        Several statements take effect together or not at all. Raises ``SqlParameterTooLargeError`` for a value over
+        2 MiB, ``SqlTransactionControlError`` for BEGIN and its like, ``SqlNotAllowedError`` for ATTACH, temporary
+        tables and most PRAGMAs, ``SqlConstraintError``, and ``SqlError`` for everything else.
+        """
+        ...
+
+    def transaction_sync(self, fn: Callable[[], T]) -> T:
+        """Run ``fn``, a plain function, and return its result; when it raises, undo the SQL of ``fn`` alone. Nests."""
+        ...
+
+    @property
+    def database_size(self) -> int:
+        """Bytes, as this turn sees it; 0 when nothing was ever written."""
+        ...
 
 
 class Storage(Protocol):
@@ -46,7 +104,7 @@ class Storage(Protocol):
         ...
 
     async def delete_all(self) -> None:
-        """Delete every key. The alarm stays: ``delete_alarm`` is for that."""
+        """Delete every key and every SQL table, and give their room back. The alarm stays: ``delete_alarm`` is for that."""
         ...
 
     async def list(
@@ -62,6 +120,18 @@ class Storage(Protocol):
         """Keys and values in key order, from ``start`` (inclusive) or ``start_after`` up to ``end`` (exclusive).
 
         ``limit`` is 1 to 1,000; more is a ``ValueError``. The bounds stay on the key order when ``reverse``.
+        """
+        ...
+
+    @property
+    def sql(self) -> Sql:
+        """The instance's SQLite database."""
+        ...
+
+    def transaction(self) -> AbstractAsyncContextManager[Transaction]:
+        """``async with storage.transaction():`` undoes exactly the block's writes when it raises, and the exception
+        goes on: keys, SQL and alarm. Blocks nest. While one is open, other tasks of the turn may not use storage
+        (``RuntimeError``).
         """
         ...
 
@@ -81,6 +151,14 @@ class Storage(Protocol):
 
     def delete_alarm(self) -> Awaitable[None]:
         """Remove the alarm, if there is one; also one that has failed for good. Like ``set_alarm`` otherwise."""
+        ...
+
+
+class Transaction(Storage, Protocol):
+    """What ``async with storage.transaction() as txn`` hands out: the same storage, and a way to give up."""
+
+    def rollback(self) -> None:
+        """Undo what the block did so far; leave the block after that. ``RuntimeError`` when an inner one is open."""
         ...
 
 
