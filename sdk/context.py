@@ -104,7 +104,7 @@ class Storage(Protocol):
         ...
 
     async def delete_all(self) -> None:
-        """Delete every key and every SQL table, and give their room back. The alarm stays: ``delete_alarm`` is for that."""
+        """Delete every key and every SQL table; the alarm stays."""
         ...
 
     async def list(

@@ -211,7 +211,7 @@ class SqlStorage:
                     _single.clear()
                 _single.add(query)
                 return self._exec(db, query, bindings)
-        except apsw.Error as error:
+        except (apsw.Error, ValueError) as error:
             raise self.failed(error, query) from error
         return self.transaction_sync(lambda: self._exec_several(db, query, bindings))
 
@@ -245,7 +245,7 @@ class SqlStorage:
         while rest:
             try:
                 text, _, is_statement, _ = db.look_at(rest)
-            except apsw.Error:
+            except (apsw.Error, ValueError):
                 db.denied = None
                 return False  # whatever it is, it is meant to be run, and fails when its turn comes
             if is_statement:
