@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+import re
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
 from actord.shards.slots import shard_of_slot, slot_of
 
 SETTINGS = {"server.workers": 2, "storage.shards": 2, "server.stuck_after": 1, "server.restart_delay_max": 0.2}
-EXPECTED = (r"has not answered for", r"has held this worker for", r"was ended by SIGKILL; it is started again$")
+HELD = r"holds worker-0"
+EXPECTED = (r"has not answered for", HELD, r"has held this worker for", r"was ended by SIGKILL; it is started again$")
 
 
-def test_a_turn_that_never_yields_is_named_and_its_worker_replaced(serve, fifo):
+@pytest.mark.parametrize("method", ["spin", "crunch"])
+def test_a_turn_that_never_yields_is_named_and_its_worker_replaced(method, serve, fifo):
     server = serve("probe.py", settings=SETTINGS)
     names = {shard_of_slot(slot_of("Probe", name), 2): name for name in map(str, range(20))}
     stuck, other = names[0], names[1]
     assert server.result("Probe", stuck, "add", 3) == 3
     worker, neighbour = server.worker_of(0), server.worker_of(1)
     with ThreadPoolExecutor(2) as pool:
-        spinning = pool.submit(server.call, "Probe", stuck, "spin", fifo.path)
+        spinning = pool.submit(server.call, "Probe", stuck, method, fifo.path)
         fifo.wait()
         queued = pool.submit(server.call, "Probe", stuck, "add", 4)
         meanwhile = 0
-        while not any("has held this worker" in record["message"] for record in server.log):
+        while not any(re.search(HELD, record["message"]) for record in server.log):
             meanwhile += 1
             assert server.result("Probe", other, "add", 1) == meanwhile
         reply = spinning.result()
@@ -30,7 +34,7 @@ def test_a_turn_that_never_yields_is_named_and_its_worker_replaced(serve, fifo):
     assert meanwhile > 20, "the other worker's calls went on"
     assert server.worker_of(0) != worker
     assert server.worker_of(1) == neighbour
-    (held,) = server.wait_log(r"has held this worker for")
-    assert f"Probe.spin of '{stuck}'" in held["message"]
-    assert "in spin" in held["message"], "the stack says where it stands"
-    assert server.unexpected(*EXPECTED) == []
+    (held,) = server.wait_log(HELD)
+    assert f"Probe.{method} of '{stuck}'" in held["message"]
+    assert f"in {method}" in held["message"], "the stack says where it stands"
+    assert server.unexpected(*EXPECTED) == [], server.text()

@@ -110,6 +110,11 @@ class Probe(StatefulActor):
         while True:
             pass
 
+    def crunch(self, fifo: str) -> None:
+        """One call into C that never comes back to the interpreter, as long as anybody waits."""
+        tell(fifo)
+        sum(range(10**14))
+
     @timeout(0.2)
     async def too_long(self) -> None:
         await self.ctx.storage.put("too_long", True)
