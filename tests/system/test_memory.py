@@ -12,7 +12,7 @@ from tests.support.server import resident_bytes, until
 MIB = 1024 * 1024
 FRONT_IDLE, WORKER_IDLE = 60 * MIB, 70 * MIB
 INSTANCES = int(os.environ.get("ACTORD_TEST_INSTANCES", "20000"))
-ROOM = (16 if INSTANCES < 50_000 else 32) * MIB  # over an idle worker's own memory: less than they need
+ROOM = (10 if INSTANCES < 50_000 else 32) * MIB  # over an idle worker's own memory: less than they need
 CONNECTIONS = 32
 
 
