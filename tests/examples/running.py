@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import copy
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 from actord import AlarmInfo, StatefulActor
 
 from tests.support.client import Client
-from tests.support.server import Reply
+from tests.support.server import Reply, Server
 
 EXAMPLES = Path(__file__).parent.parent.parent / "examples"
 ONE_WORKER = {"server.workers": 1}
@@ -24,6 +25,14 @@ def changed(folder: Path, example: str, body: str) -> tuple[Path, dict[str, str]
     program = folder / f"changed_{example}.py"
     program.write_text(f"from {example} import *\n\n{body}")
     return program, {"PYTHONPATH": str(EXAMPLES)}
+
+
+@contextmanager
+def serving(folder: Path, example: str, body: str) -> Iterator[Server]:
+    """A server of a changed example, for a whole module: its tests use names of their own."""
+    program, environment = changed(folder, example, body)
+    with Server(program, folder / "data", settings=ONE_WORKER, environment=environment) as server:
+        yield server
 
 
 def at_once(port: int, clients: int, type_: str, name: str, method: str, *args: Any, calls: int = 1) -> list[Reply]:

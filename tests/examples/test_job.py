@@ -10,7 +10,6 @@ from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError, URLError
 
@@ -18,8 +17,7 @@ import pytest
 from actord import ActorError
 
 from examples.job import Job
-from tests.examples.running import ONE_WORKER, Alone, changed
-from tests.support.fixtures import Serve
+from tests.examples.running import Alone, serving
 from tests.support.server import PATIENCE_SECONDS, Server, until
 
 URL = "http://receiver.example/hook"
@@ -73,10 +71,10 @@ def receiver() -> Iterator[Receiver]:
     made.close()
 
 
-@pytest.fixture
-def hasty(serve: Serve, tmp_path: Path) -> Server:
-    program, environment = changed(tmp_path, "job", HASTY)
-    return serve(program, settings=ONE_WORKER, environment=environment)
+@pytest.fixture(scope="module")
+def hasty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with serving(tmp_path_factory.mktemp("job"), "job", HASTY) as server:
+        yield server
 
 
 @pytest.fixture
@@ -166,10 +164,10 @@ def test_a_url_that_is_none_fails_at_once(job: Alone) -> None:
 
 
 def test_a_job_nobody_submitted_and_a_url_of_another_kind_are_refused(hasty: Server) -> None:
-    unknown = hasty.call("Hasty", "job 17", "status")
+    unknown = hasty.call("Hasty", "job 1", "status")
     assert (unknown.status, unknown.json()["code"]) == (404, "unknown_job")
-    assert hasty.call("Hasty", "job 17", "submit", "file:///etc/passwd", {}).json()["name"] == "ActorArgumentError"
-    assert hasty.call("Hasty", "job 17", "status").status == 404
+    assert hasty.call("Hasty", "job 1", "submit", "file:///etc/passwd", {}).json()["name"] == "ActorArgumentError"
+    assert hasty.call("Hasty", "job 1", "status").status == 404
 
 
 def test_an_inbox_takes_an_event_once_that_was_sent_twice(hasty: Server) -> None:
@@ -185,22 +183,22 @@ def test_an_inbox_takes_an_event_once_that_was_sent_twice(hasty: Server) -> None
 
 def test_a_job_is_done_when_the_receiver_takes_it_after_all(hasty: Server, receiver: Receiver) -> None:
     receiver.answers = [503, 500, 204]
-    submitted = hasty.result("Hasty", "job 17", "submit", receiver.url, {"order": 17})
+    submitted = hasty.result("Hasty", "job 2", "submit", receiver.url, {"order": 17})
     assert (submitted["state"], submitted["attempts"]) == ("waiting", 0)
-    assert [receiver.wait() for _ in range(3)] == [("job%2017", {"order": 17})] * 3
-    until(lambda: hasty.result("Hasty", "job 17", "status")["state"] == "done", "the job to be done")
-    assert hasty.result("Hasty", "job 17", "status")["attempts"] == 3
+    assert [receiver.wait() for _ in range(3)] == [("job%202", {"order": 17})] * 3
+    until(lambda: hasty.result("Hasty", "job 2", "status")["state"] == "done", "the job to be done")
+    assert hasty.result("Hasty", "job 2", "status")["attempts"] == 3
 
 
 def test_attempts_go_on_where_they_were_after_kills_of_the_server(hasty: Server, receiver: Receiver) -> None:
     receiver.answers = [503, 503, 503, 204]
-    hasty.result("Hasty", "job 17", "submit", receiver.url, {})
+    hasty.result("Hasty", "job 3", "submit", receiver.url, {})
     for _ in range(2):
         receiver.wait()
         hasty.kill()  # in the middle of an attempt, or while it waits for the next
         hasty.start()
-    until(lambda: hasty.result("Hasty", "job 17", "status")["state"] != "waiting", "the job to end")
-    status = hasty.result("Hasty", "job 17", "status")
+    until(lambda: hasty.result("Hasty", "job 3", "status")["state"] != "waiting", "the job to end")
+    status = hasty.result("Hasty", "job 3", "status")
     assert status["state"] == "done"
     # An attempt that a kill cut short is made again and counted once.
     assert 2 <= status["attempts"] <= 4
@@ -208,13 +206,13 @@ def test_attempts_go_on_where_they_were_after_kills_of_the_server(hasty: Server,
 
 def test_a_job_that_keeps_failing_is_seen_to_have_failed(hasty: Server, receiver: Receiver) -> None:
     receiver.answers = [503]
-    hasty.result("Hasty", "job 17", "submit", receiver.url, {})
+    hasty.result("Hasty", "job 4", "submit", receiver.url, {})
     for _ in range(2):
         receiver.wait()
     hasty.kill()
     hasty.start()
-    until(lambda: hasty.result("Hasty", "job 17", "status")["state"] == "failed", "the job to fail")
-    status = hasty.result("Hasty", "job 17", "status")
+    until(lambda: hasty.result("Hasty", "job 4", "status")["state"] == "failed", "the job to fail")
+    status = hasty.result("Hasty", "job 4", "status")
     assert status == {
         "state": "failed",
         "attempts": 4,
@@ -224,5 +222,5 @@ def test_a_job_that_keeps_failing_is_seen_to_have_failed(hasty: Server, receiver
     # Attempts before the kill count; one that it cut short was made again.
     assert receiver.got.qsize() in (2, 3)
     receiver.answers = [204]
-    hasty.result("Hasty", "job 17", "retry")
-    until(lambda: hasty.result("Hasty", "job 17", "status")["state"] == "done", "the job to be done")
+    hasty.result("Hasty", "job 4", "retry")
+    until(lambda: hasty.result("Hasty", "job 4", "status")["state"] == "done", "the job to be done")
