@@ -24,7 +24,7 @@ serve: $(DEV)
 
 # Some tests need more than Python; where it is missing and can't be had they skip, and say so.
 test: $(DEV)
-	@.ci/apt --optional strace=strace curl=curl
+	@.ci/apt --optional strace=strace curl=curl faketime=faketime
 	@$(BIN)/python -m pytest $(PYTEST_FLAGS)
 
 lint: $(DEV)

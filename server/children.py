@@ -26,7 +26,7 @@ from enum import Enum, auto
 from time import monotonic
 from typing import Protocol
 
-from actord.errors import InvariantViolated
+from actord.errors import ActorUnavailable, InvariantViolated
 from actord.shards.blackbox import BlackBox
 from actord.shards.control import ControlChannel, Message
 
@@ -161,6 +161,8 @@ class Child:
         self.held = False  # waiting for ``start``, not for a timer
         self._timer: asyncio.TimerHandle | None = None
         self._down: list[asyncio.Future[None]] = []
+        self._asking: dict[int, asyncio.Future[Message]] = {}
+        self._questions = 0
         # for one process
         self._process: Process | None = None
         self._silence = 0.0
@@ -210,6 +212,23 @@ class Child:
             await done
         self.start()
 
+    async def ask(self, request: Message) -> Message:
+        """The answer to an operator's request: ``{"value": ...}`` or ``{"error": problem}``."""
+        if self.state is not State.READY or self._process is None:
+            return self._away()
+        self._questions += 1
+        number = self._questions
+        answer: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
+        self._asking[number] = answer
+        self._process.send({"admin": request, "id": number})
+        try:
+            return await answer
+        finally:
+            self._asking.pop(number, None)
+
+    def _away(self) -> Message:
+        return {"error": ActorUnavailable(f"{self.name} is away: it is being replaced.", retry_after=1).to_problem()}
+
     def kill(self) -> None:
         """SIGKILL, now."""
         if self._process is not None:
@@ -252,6 +271,10 @@ class Child:
     def _on_message(self, message: Message) -> None:
         if "pong" in message:
             self._heard = max(self._heard, int(message["pong"]))
+        elif "answer" in message:
+            waiting = self._asking.get(message["id"])
+            if waiting is not None and not waiting.done():
+                waiting.set_result(message["answer"])
         elif message.get("ready"):
             self._silence = 0.0
             self._step(Event.BECAME_READY)
@@ -265,6 +288,9 @@ class Child:
         process, self._process = self._process, None
         assert process is not None
         was = self.state
+        for waiting in self._asking.values():
+            if not waiting.done():
+                waiting.set_result(self._away())
         self._cancel_timer()
         self._step(Event.DIED)
         if self.state is State.WAITING:

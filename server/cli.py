@@ -11,6 +11,7 @@ from typing import Annotated
 import actord
 import typer
 from actord.server.commands import call, check, init, serve
+from actord.server.commands.alarms import alarms
 from actord.server.exits import StartError
 
 app = typer.Typer(
@@ -26,6 +27,7 @@ app.command("dev")(serve.dev)
 app.command("init")(init.init)
 app.command("call")(call.call)
 app.command("check")(check.check)
+app.add_typer(alarms, name="alarms")
 
 
 def _version(wanted: bool) -> None:

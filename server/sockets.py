@@ -65,7 +65,7 @@ def open_uds(path: str) -> socket.socket:
     try:
         _refuse_taken(target)
         # Bound under another name and then renamed: nobody ever meets a file that does not answer.
-        with tempfile.TemporaryDirectory(prefix=".actord-", dir=target.parent) as folder, _opened(folder) as fd:
+        with tempfile.TemporaryDirectory(prefix=".actord-", dir=target.parent) as folder, opened_folder(folder) as fd:
             sock = _bind_unix(f"/proc/self/fd/{fd}/s")  # short, whatever the folder's path
             os.rename(os.path.join(folder, "s"), target)
     except OSError as error:
@@ -88,6 +88,18 @@ def remove_uds(path: str) -> None:
     with contextlib.suppress(OSError, StartError):
         _refuse_taken(Path(path))
         os.unlink(path)
+
+
+def open_admin_socket(folder: str, name: str) -> socket.socket:
+    """Listen in ``folder``, which is made (0700) when it is not there; the caller holds the data directory's lock."""
+    try:
+        os.makedirs(folder, 0o700, exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(os.path.join(folder, name))
+        with opened_folder(folder) as fd:
+            return _bind_unix(f"/proc/self/fd/{fd}/{name}")
+    except OSError as error:
+        raise StartError(f"Can't listen on {folder}/{name}: {error.strerror}.", CONFIG) from None
 
 
 class RuntimeDir:
@@ -128,7 +140,7 @@ class RuntimeDir:
 
 
 @contextlib.contextmanager
-def _opened(folder: str) -> Iterator[int]:
+def opened_folder(folder: str) -> Iterator[int]:
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         yield fd

@@ -34,7 +34,7 @@ from typing import Any
 import actord
 import msgspec
 from actord.errors import DataDirError, DataDirLocked, InvariantViolated
-from actord.server import sockets
+from actord.server import admin, sockets
 from actord.server.announce import announce, report
 from actord.server.children import Child, Failure, Next
 from actord.server.exits import CONFIG, FAILED, OK, TEMPORARY, StartError
@@ -126,6 +126,7 @@ class Supervisor:
                 loop.add_signal_handler(number, self._on_signal, number)
             for child in (*self.workers, *self.fronts):
                 child.start()
+            await self._admin.start()
             tasks = [loop.create_task(self._tick())]
             if self._companion is not None:
                 tasks.append(loop.create_task(self._run_companion(self._companion)))
@@ -192,6 +193,7 @@ class Supervisor:
                 "identity": self.data_dir.identity,
             }
             self.workers.append(self._child("worker", index, boot, [sock.fileno(), black_box.fd], black_box))
+        self._admin = self._open_admin()
         fds = [sock.fileno() for sock in listeners]
         for index in range(server.fronts):
             boot = {**common, "boot": "front", "index": index, "listen": fds}
@@ -216,6 +218,13 @@ class Supervisor:
         if not listeners:
             raise StartError("Nothing to listen on: give server.host or server.uds a value.", CONFIG)
         return listeners
+
+    def _open_admin(self) -> admin.AdminServer:
+        path = str(self.data_dir.path)
+        sock = sockets.open_admin_socket(os.path.join(path, admin.FOLDER), admin.NAME)
+        self._cleanup.callback(admin.remove, path)
+        self._cleanup.enter_context(sock)
+        return admin.AdminServer(sock, self.workers, self.data_dir.shards)
 
     def _child(self, role: str, index: int, boot: Message, fds: list[int], black_box: BlackBox | None = None) -> Child:
         server = self.settings.server

@@ -6,7 +6,7 @@ import asyncio
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from actord import codec
+from actord import StatefulActor, codec
 from actord.errors import ActordError, ActorOverloaded, ActorUnavailable, BadRequest, NotFound
 from actord.http import Request
 from actord.limits import LINK_CALLS, NAME_BYTES
@@ -15,7 +15,7 @@ from actord.shards.activation import Activation, Host
 from actord.shards.call import Call, Sink
 from actord.shards.eviction import Evictor
 from actord.shards.gate import OutputGate
-from actord.shards.registry import Method, Program
+from actord.shards.registry import ActorType, Method, Program
 from actord.shards.shard import Shard
 from actord.shards.slots import slot_of
 from actord.shards.sql import SqlPool
@@ -45,7 +45,8 @@ class Dispatcher:
         self._runner = runner
         self._gate = gate
         self._evictor = evictor
-        pool = SqlPool(settings.sql_connections)
+        self._pool = pool = SqlPool(settings.sql_connections)
+        self._gone: dict[str, Host] = {}  # types that only the store knows, once an operator asked for one
         self.hosts = {name: Host(type_, settings.idle_after, pool) for name, type_ in program.types.items()}
         self.shard_of: list[Shard | None] = []  # by slot; None: another worker's
         self.damaged: frozenset[int] = frozenset()  # slots of shards that are not served
@@ -148,9 +149,19 @@ class Dispatcher:
         runner.admit(call)
         return call
 
-    def activation(self, type_: str, name: str) -> Activation:
-        """The activation of a key, made when there is none. Raises what a call to it would be refused with."""
-        host = self.hosts[self._program.type(type_).name]
+    def activation(self, type_: str, name: str, *, gone: bool = False) -> Activation:
+        """The activation of a key, made when there is none. Raises what a call to it would be refused with.
+
+        ``gone``: the type need not be in the program; then the activation is good for turns of the runtime alone.
+        """
+        host = self.hosts.get(type_)
+        if host is None and gone and type_.isidentifier():
+            host = self._gone.get(type_)
+            if host is None:
+                stand_in = ActorType(type(type_, (StatefulActor,), {}), "")
+                host = self._gone[type_] = Host(stand_in, self._settings.idle_after, self._pool)
+        if host is None:
+            host = self.hosts[self._program.type(type_).name]
         return host.activations.get(name) or self._activate(host, name)
 
     def _activate(self, host: Host, name: str) -> Activation:

@@ -23,6 +23,8 @@ import uvloop
 from actord import logs
 from actord.errors import ActordError, StoreBroken, StoreCorrupt
 from actord.settings import Settings
+from actord.shards.admin import Admin
+from actord.shards.alarm_admin import AlarmAdmin
 from actord.shards.alarms import AlarmScheduler
 from actord.shards.blackbox import open_box
 from actord.shards.control import ControlChannel, Message, boot_child
@@ -101,6 +103,7 @@ class Worker:
             retries=actors.alarm_retries,
             at_once=actors.alarms_at_once,
         )
+        self.admin = Admin(AlarmAdmin(dispatcher, runner, list(self.shards.values())).handlers())
         self._owner_of_shard = {shard: owner for owner, link in enumerate(boot["links"]) for shard in link["shards"]}
         self._server: asyncio.Server | None = None
         self._draining = False
@@ -264,6 +267,13 @@ async def _serve(
         elif "drain" in message:
             task = asyncio.get_running_loop().create_task(worker.drain(message["drain"]))
             tasks.add(task)
+        elif "admin" in message:
+            task = asyncio.get_running_loop().create_task(answer(message))
+            tasks.add(task)
+            task.add_done_callback(tasks.discard)
+
+    async def answer(message: Message) -> None:
+        control.send({"answer": await worker.admin.answer(message["admin"]), "id": message["id"]})
 
     control = ControlChannel(on_message, on_close=lambda: os._exit(0))
     await control.attach(control_socket)

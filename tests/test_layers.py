@@ -27,6 +27,7 @@ ALLOWED = {
     "actord.server.front": {"actord.shards.control"},
     "actord.server.children": {"actord.shards.control", "actord.shards.blackbox"},
     "actord.server.supervisor": {"actord.shards.control", "actord.shards.blackbox", "actord.storage.datadir"},
+    "actord.server.admin": {"actord.shards.control"},
     "actord.server.commands.check": {"actord.shards.registry"},
     "actord.loadtest": {"actord.loadtest"},
     "actord.configs": set(),

@@ -280,7 +280,7 @@ def test_stale_files_of_the_runtime_folder_are_removed(start: Start, tmp_path: P
     (run / "worker-77.sock").touch()
     second = start()
     second.url()
-    assert sorted(path.name for path in run.iterdir()) == ["worker-0.sock", "worker-1.sock"]
+    assert sorted(path.name for path in run.iterdir()) == ["admin.sock", "worker-0.sock", "worker-1.sock"]
     assert second.end()[0] == 0
     assert list(run.iterdir()) == []
 

@@ -18,6 +18,8 @@ from actord import StatefulActor, codec
 from actord.limits import LINK_CALLS
 from actord.settings import Actors
 from actord.shards.activation import Activation
+from actord.shards.admin import Admin
+from actord.shards.alarm_admin import AlarmAdmin
 from actord.shards.alarms import AlarmScheduler
 from actord.shards.call import Call, Sink
 from actord.shards.dispatch import Dispatcher
@@ -201,6 +203,7 @@ class Core:
             at_once=actors.alarms_at_once,
             chance=lambda: 0.0,
         )
+        self.admin = Admin(AlarmAdmin(self.dispatcher, self.runner, [self.shard]).handlers())
         own = slot_range(shard, shards)
         self.dispatcher.shard_of = [self.shard if slot in own else None for slot in range(SLOTS)]
         self.caller = Caller()
