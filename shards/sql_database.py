@@ -19,6 +19,7 @@ from actord.shards.sql_vfs import MAX_PAGES, PageFile, connect
 STATEMENTS = 32  # prepared statements that one connection keeps
 CACHE_PAGES = 16  # of 1 KiB; what does not fit is asked of the shard's own cache
 TICK_OPCODES = 20_000  # between two looks at the clock: about a millisecond
+LOOKASIDE = (128, 40)  # bytes and slots of the small memory that SQLite keeps for each connection
 
 # Apart from the actor's statements in the cache, whatever their text.
 _OWN = apsw.SQLITE_PREPARE_PERSISTENT
@@ -43,6 +44,13 @@ _SWITCHES = (
     (apsw.SQLITE_DBCONFIG_DQS_DML, 0),
     (apsw.SQLITE_DBCONFIG_DQS_DDL, 0),
 )
+
+
+def small_connections() -> None:
+    """Make every connection of this process smaller: 48 KB instead of 103 KB. Only while none is open."""
+    apsw.shutdown()
+    apsw.config(apsw.SQLITE_CONFIG_LOOKASIDE, *LOOKASIDE)
+    apsw.initialize()
 
 
 class Database:

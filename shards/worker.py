@@ -37,6 +37,7 @@ from actord.shards.link import Link
 from actord.shards.registry import Program, ProgramError, load_program
 from actord.shards.shard import Shard
 from actord.shards.slots import SLOTS, shard_of_slot, slot_range
+from actord.shards.sql_database import small_connections
 from actord.shards.stub import Environment, StubRouter
 from actord.shards.turns import TurnRunner
 from actord.storage.ballast import Ballast
@@ -215,6 +216,7 @@ def main(argv: list[str]) -> int:
         signal.signal(number, signal.SIG_IGN)  # the supervisor decides; a terminal's Ctrl-C reaches the whole group
     if boot["cpu"] is not None:
         os.sched_setaffinity(0, {boot["cpu"]})
+    small_connections()
     try:
         program = load_program(settings.app)
         stores, damaged = _open_stores(boot, settings)
