@@ -7,10 +7,12 @@ parameters without annotation, or with one that msgspec does not know, take any 
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import decimal
 import inspect
 import re
+import types
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, get_type_hints
@@ -56,10 +58,7 @@ class Binder:
             signature = inspect.signature(function)
         parameters = list(signature.parameters.values())[1:]  # without self
         self.signature = signature.replace(parameters=parameters)
-        try:
-            hints = get_type_hints(function, include_extras=True)
-        except Exception:  # an annotation that can't be resolved checks nothing
-            hints = {}
+        hints = _hints(function)
         self._varpos = any(p.kind is p.VAR_POSITIONAL for p in parameters)
         self._varkw = any(p.kind is p.VAR_KEYWORD for p in parameters)
         named = [p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
@@ -178,6 +177,17 @@ class Binder:
             at = "" if name == path else f" (at {path})"
             return ActorArgumentError(f"{self.label}: the argument {name!r} does not fit{at}: {what}.")
         return ActorArgumentError(f"{self.label}: {text}.")
+
+
+def _hints(function: Callable[..., Any]) -> dict[str, Any]:
+    """The annotations, resolved one by one: one that can't be (a name known to type checkers only) checks nothing."""
+    function = inspect.unwrap(function)
+    hints = {}
+    for name, annotation in getattr(function, "__annotations__", {}).items():
+        alone = types.SimpleNamespace(__annotations__={name: annotation})
+        with contextlib.suppress(Exception):
+            hints |= get_type_hints(alone, getattr(function, "__globals__", {}), include_extras=True)
+    return hints
 
 
 def _known(annotation: Any) -> Any:

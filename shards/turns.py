@@ -72,6 +72,7 @@ class TurnRunner:
         self.suspended = 0  # turns that wait for something
         self.stopped = False
         self.now_running: Call | None = None  # the turn being stepped at this moment, for whoever looks from outside
+        self.on_bug: Callable[[BaseException], None] = lambda bug: None  # the worker ends the process
         self.box = private_box()  # the same, for the supervisor
         self._blocking = BlockingSteps()
         self.tick = 0
@@ -114,7 +115,14 @@ class TurnRunner:
     def _start_pump(self) -> None:
         task = self._loop.create_task(self._pump_task())
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._pump_ended)
+
+    def _pump_ended(self, task: asyncio.Task[None]) -> None:
+        """A task that pumped has ended. With an error of ours nothing would run any more: say so and end the process."""
+        self._tasks.discard(task)
+        if not task.cancelled() and (bug := task.exception()) is not None:
+            log.critical("the worker's own code failed: %r", bug, exc_info=bug)
+            self.on_bug(bug)
 
     async def _pump_task(self) -> None:
         await self._pump()

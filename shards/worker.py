@@ -49,6 +49,7 @@ log = logging.getLogger("actord.worker")
 
 EXIT_CONFIG = 78
 EXIT_UNAVAILABLE = 69
+EXIT_SOFTWARE = 70
 EXIT_BROKEN = 74  # EX_IOERR: the store failed, the supervisor starts a successor
 # How soon a waiting thread gets the interpreter: with the default of 5 ms the loop would wait for the flush thread.
 SWITCH_INTERVAL = 0.0001
@@ -81,6 +82,7 @@ class Worker:
         self._runner = runner = TurnRunner(
             loop, gate, env, call_timeout=actors.call_timeout, init_timeout=actors.init_timeout
         )
+        runner.on_bug = self._on_bug
         process = psutil.Process()
         self._evictor = Evictor(
             runner, actors.memory_target, actors.cache_per_instance, lambda: int(process.memory_info().rss)
@@ -163,6 +165,10 @@ class Worker:
             and (door is None or door.open == 0)
             and all(shard.committer.idle for shard in self.shards.values())
         )
+
+    def _on_bug(self, _bug: BaseException) -> None:
+        """No turn would run any more, while pings were still answered: leave it to a successor."""
+        os._exit(EXIT_SOFTWARE)
 
     def _on_broken(self, shard: Shard, error: BaseException) -> None:
         log.critical("shard %d failed and this worker stops: %s", shard.number, error)

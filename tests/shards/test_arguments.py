@@ -311,3 +311,15 @@ async def test_damaged_msgpack_is_refused(body: bytes) -> None:
     answer = await send("anything", body, MSGPACK)
     assert answer.status == 400
     assert answer.value["applied"] == "no"
+
+
+async def test_an_annotation_that_can_not_be_resolved_leaves_the_others_checked() -> None:
+    class Odd(StatefulActor):
+        async def take(self, number: int, thing: "OnlyForTypeCheckers") -> Any:  # type: ignore[name-defined]  # noqa: F821, UP037
+            return [number, thing]
+
+    core = Core(Odd)
+    assert await core.value("x", "take", 1, {"any": "thing"}) == [1, {"any": "thing"}]
+    refused = await core.call("x", "take", "one", 2)
+    assert (refused.status, refused.name) == (400, "ActorArgumentError")
+    assert "'number'" in refused.detail
