@@ -182,7 +182,7 @@ class Binder:
 def _hints(function: Callable[..., Any]) -> dict[str, Any]:
     """The annotations, resolved one by one: one that can't be (a name known to type checkers only) checks nothing."""
     function = inspect.unwrap(function)
-    hints = {}
+    hints: dict[str, Any] = {}
     for name, annotation in getattr(function, "__annotations__", {}).items():
         alone = types.SimpleNamespace(__annotations__={name: annotation})
         with contextlib.suppress(Exception):

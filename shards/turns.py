@@ -118,7 +118,7 @@ class TurnRunner:
         task.add_done_callback(self._pump_ended)
 
     def _pump_ended(self, task: asyncio.Task[None]) -> None:
-        """A task that pumped has ended. With an error of ours nothing would run any more: say so and end the process."""
+        """A task that pumped has ended. After an error of ours nothing would run any more: do not hide it."""
         self._tasks.discard(task)
         if not task.cancelled() and (bug := task.exception()) is not None:
             log.critical("the worker's own code failed: %r", bug, exc_info=bug)
