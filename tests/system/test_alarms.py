@@ -9,6 +9,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from actord.shards.slots import SLOTS, slot_of
+from actord.storage.api import Alarm, Batch
+from actord.storage.datadir import open_data_dir
+from actord.storage.sqlite import SqliteStore
 
 from tests.support.command import actord
 from tests.support.server import Server, until
@@ -76,22 +80,49 @@ def test_no_acknowledged_alarm_is_lost_by_kill_9_of_its_worker(serve):
     assert listed(server) == []
 
 
-def test_overdue_alarms_are_throttled_and_calls_get_through(serve):
-    server = serve("timers.py", settings={"server.workers": 1, "runtime.alarms_at_once": 4})
-    names = [f"n{number}" for number in range(40)]
+def make_overdue(data_dir: Path, names: list[str]) -> None:
+    """As if the server had been away for long: the alarm of each name is due, in the order of the names."""
+    directory = open_data_dir(str(data_dir), shards=1, ballast=0)
+    store = SqliteStore.open(
+        directory.shard_path(0),
+        shard=0,
+        identity=directory.identity,
+        slots=range(SLOTS),
+        checkpoint_wal=1 << 20,
+        page_cache=1 << 20,
+    )
+    batch = Batch(store.commit_seq + 1)
+    for number, name in enumerate(names):
+        actor = store.find_actor(slot_of("Timer", name), "Timer", name)
+        assert actor is not None
+        batch.alarms[actor] = Alarm(due=1_000 + number, scheduled=1_000 + number)
+    store.write(batch)
+    store.sync()
+    store.close()
+    directory.close()
+
+
+def test_overdue_alarms_run_in_due_order_a_few_at_a_time_and_calls_get_through(serve):
+    takes, at_once = 0.05, 4
+    server = serve("timers.py", settings={"server.workers": 1, "runtime.alarms_at_once": at_once})
+    names = [f"n{number}" for number in range(100)]
     for name in names:
-        server.result("Timer", name, "takes", 0.05)
-        server.result("Timer", name, "arm", 3600)
+        server.result("Timer", name, "takes", takes)
     assert server.stop() == 0
-    for name in names:
-        assert name  # armed; now let them all be overdue at the next start
+    make_overdue(server.data_dir, names[::-1])
     server.start()
-    for name in names:
-        done = alarms(server, "run", f"Timer/{name}")
-        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    assert server.result("Stuck", "other", "ping") == "pong"
+    calls = 0
+    while server.result("Timer", names[0], "count") == 0:
+        assert server.result("Stuck", "other", "ping") == "pong"
+        calls += 1
+    assert calls > 10
     until(lambda: min(counts(server, *names)) == 1, "all of them")
-    assert counts(server, *names) == [1] * len(names)
+    runs = [server.result("Timer", name, "runs")[0] for name in names[::-1]]
+    assert [scheduled for scheduled, _ in runs] == pytest.approx([1 + number / 1000 for number in range(len(names))])
+    began = [ran for _, ran in runs]
+    assert began == sorted(began)
+    # A run lasts for ``takes`` at least: so many later the first of any five has ended.
+    assert all(later - first >= takes for first, later in zip(began, began[at_once:], strict=False))
 
 
 @pytest.mark.skipif(LIBFAKETIME is None, reason="libfaketime is not installed (apt-get install faketime)")

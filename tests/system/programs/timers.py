@@ -79,11 +79,11 @@ class Stuck(StatefulActor):
         sum(range(1 << 62))
 
     async def blocks(self, seconds: float) -> None:
-        time.sleep(seconds)
+        time.sleep(seconds)  # noqa: ASYNC251
 
     async def blocks_later(self, seconds: float) -> None:
         await asyncio.sleep(0)
-        time.sleep(seconds)
+        time.sleep(seconds)  # noqa: ASYNC251
 
     async def ping(self) -> str:
         return "pong"
