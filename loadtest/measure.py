@@ -111,11 +111,20 @@ def run_wrk(port: int, *, connections: int, names: int, seconds: int, path: str 
 
 
 def measure(
-    system: str, port: int, roots: Sequence[int], *, spread: str, connections: int, names: int, seconds: int, round: int
+    system: str,
+    port: int,
+    roots: Sequence[int],
+    *,
+    spread: str,
+    connections: int,
+    names: int,
+    seconds: int,
+    round: int,
+    path: str = DEBIT_PATH,
 ) -> Sample:
     """Run wrk once against the server whose root processes are ``roots``."""
     server, client, busy, clock = tree_cpu(roots), _reaped_cpu(), _machine_cpu(), time.monotonic()
-    result = run_wrk(port, connections=connections, names=names, seconds=seconds)
+    result = run_wrk(port, connections=connections, names=names, seconds=seconds, path=path)
     # The server's CPU is read first: what it does after wrk has left is not a call's.
     server = tree_cpu(roots) - server
     client, busy, clock = _reaped_cpu() - client, _machine_cpu() - busy, time.monotonic() - clock
