@@ -90,7 +90,7 @@ class SqlStorage:
         # of the turn that uses it
         self._turn: Call | None = None
         self._aside: list[Database] = []  # what ``delete_all`` of this turn has replaced
-        self._cursors: WeakSet[SqlCursor] = WeakSet()  # unfinished
+        self._cursors: WeakSet[SqlCursor] | None = None  # unfinished
         self._lost: BaseException | None = None  # SQLite gave up the transaction
         self._depth = 0  # savepoints that are open
         self._sync = 0  # of them by transaction_sync
@@ -197,6 +197,8 @@ class SqlStorage:
             db.spare = cursor
             return SqlCursor(self, query, names, ahead, None, db.total_changes() - before)
         found = SqlCursor(self, query, names, ahead, cursor, 0)
+        if self._cursors is None:
+            self._cursors = WeakSet()
         self._cursors.add(found)
         return found
 
@@ -377,7 +379,7 @@ class SqlStorage:
         db = self._db
         if db is None:
             return
-        if self._cursors:
+        if self._cursors is not None:
             self._end_cursors()
         try:
             db.commit()
@@ -419,7 +421,7 @@ class SqlStorage:
             return False
         self._turn = None
         self._depth = 0
-        if self._cursors:
+        if self._cursors is not None:
             self._end_cursors()
         wrote = bool(self._aside) or self._lost is not None
         self._lost = None
@@ -444,9 +446,9 @@ class SqlStorage:
         return wrote
 
     def _end_cursors(self) -> None:
-        for cursor in list(self._cursors):
+        for cursor in list(self._cursors or ()):
             cursor.end()
-        self._cursors.clear()
+        self._cursors = None
 
     # -- the connection's life
 

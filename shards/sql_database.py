@@ -56,14 +56,15 @@ def small_connections() -> None:
 class Database:
     """``tick`` is called while a statement runs; when it returns True the statement is interrupted."""
 
-    __slots__ = ("_conn", "_own", "denied", "file", "in_transaction", "spare", "total_changes")
+    __slots__ = ("_conn", "_own", "_owner", "denied", "file", "spare", "total_changes")
 
     def __init__(self, base: Callable[[int], bytes | None], stored: int, tick: Callable[[], bool]) -> None:
         self.file = PageFile(base, stored)
         self.denied: Refusal | None = None  # why the authorizer refused the last statement
         self._own = True
         self._conn = conn = connect(self.file, STATEMENTS)
-        self.spare: apsw.Cursor | None = conn.cursor()
+        self._owner = conn.cursor()
+        self.spare: apsw.Cursor | None = None
         self.total_changes = conn.total_changes
         conn.execute(_SETTINGS).fetchall()
         for switch, on in _SWITCHES:
@@ -88,7 +89,7 @@ class Database:
     def _run(self, statement: str) -> Any:
         self._own = True
         try:
-            return self._conn.execute(statement, prepare_flags=_OWN).get
+            return self._owner.execute(statement, prepare_flags=_OWN).fetchone()
         finally:
             self._own = False
 
@@ -125,7 +126,9 @@ class Database:
 
     @property
     def page_count(self) -> int:
-        return int(self._run(_PAGE_COUNT))
+        count = int(self._run(_PAGE_COUNT)[0])
+        self._owner.fetchone()  # to its end
+        return count
 
     # -- the actor's statements
 
