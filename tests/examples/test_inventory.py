@@ -104,6 +104,7 @@ def test_the_search_follows_every_change_of_the_texts(server: Server, place: Pla
     assert server.result(*place, "remove", "P2") is True
     assert server.result(*place, "remove", "P2") is False
     assert found("pencil") == ["P1"]
+    server.result(*place, "check")
 
 
 def test_a_turn_that_fails_leaves_nothing_in_the_table_and_nothing_in_the_index(server: Server, place: Place) -> None:
