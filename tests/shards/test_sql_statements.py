@@ -3,72 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from typing import Any
 
 import pytest
-from actord import StatefulActor
 from actord.errors import (
     SqlAsyncTransactionError,
     SqlConstraintError,
     SqlError,
-    SqlNotAllowedError,
     SqlNotOneRowError,
     SqlParameterError,
     SqlParameterTooLargeError,
-    SqlTransactionControlError,
     TurnEnded,
 )
 
-from tests.support.harness import Core
+from tests.shards.sql_turns import MIB, make, rows, turn
 
-MIB = 1024 * 1024
-
-
-class Actor(StatefulActor):
-    """Runs what a test gives it: functions of (sql, storage)."""
-
-    do: Callable[..., Any]
-
-    async def run(self) -> Any:
-        result = type(self).do(self.ctx.storage.sql, self.ctx.storage)
-        return await result if asyncio.iscoroutine(result) else result
-
-
-class Driver:
-    def __init__(self, store: Any, **settings: Any) -> None:
-        self.core = Core(Actor, store=store, **settings)
-
-    async def __call__(self, do: Callable[..., Any], name: str = "a", fails: str = "") -> Any:
-        Actor.do = staticmethod(do)
-        answer = await self.core.call(name, "run")
-        assert answer.name == fails, answer
-        return answer.value
-
-    def sql(self, name: str = "a") -> Any:
-        return self.core.activation(name).kv.used_sql
-
-
-@pytest.fixture
-def turn(store: Any) -> Callable[..., Any]:
-    """Awaited with a function, it runs that as one turn and returns the answer's value."""
-    driver: list[Driver] = []
-
-    async def run(do: Callable[..., Any], name: str = "a", fails: str = "") -> Any:
-        if not driver:
-            driver.append(Driver(store))
-        run.driver = driver[0]  # type: ignore[attr-defined]
-        return await driver[0](do, name, fails)
-
-    return run
-
-
-def rows(sql: Any, table: str = "t") -> list[Any]:
-    return sql.exec(f"SELECT * FROM {table}").to_list()
-
-
-def make(sql: Any, *_: Any) -> None:
-    sql.exec("CREATE TABLE t (id INTEGER PRIMARY KEY, v)")
+__all__ = ["turn"]
 
 
 async def test_what_a_turn_wrote_is_there_for_the_next_and_after_the_connection_was_closed(turn: Any) -> None:
@@ -361,101 +311,6 @@ async def test_an_async_callback_is_refused_and_leaves_nothing(turn: Any) -> Non
         return len(rows(sql))
 
     assert await turn(attempt) == 0
-
-
-CONTROL = """BEGIN|BEGIN IMMEDIATE|COMMIT|END|ROLLBACK|SAVEPOINT s1|RELEASE s1|ROLLBACK TO s1|begin transaction
-SAVEPOINT x; SELECT 1|SELECT 1; COMMIT|EXPLAIN COMMIT""".replace("\n", "|").split("|")
-
-
-@pytest.mark.parametrize("query", CONTROL)
-async def test_raw_transaction_control_is_refused_also_when_spelled_as_ours(turn: Any, query: str) -> None:
-    await turn(make)
-
-    def attempt(sql: Any, _: Any) -> int:
-        sql.transaction_sync(lambda: sql.exec("INSERT INTO t (v) VALUES (1)"))
-        with pytest.raises(SqlTransactionControlError):
-            sql.exec(query)
-        with pytest.raises(SqlTransactionControlError):
-            sql.transaction_sync(lambda: sql.exec(query))
-        return len(rows(sql))
-
-    for expected in (1, 2, 3):
-        assert await turn(attempt) == expected
-
-
-HOSTILE = [
-    "ATTACH '/tmp/x.db' AS x",
-    "ATTACH ':memory:' AS x",
-    "DETACH main",
-    "VACUUM INTO '/tmp/y.db'",
-    "VACUUM",
-    "SELECT load_extension('x')",
-    "SELECT fts3_tokenizer('simple')",
-    "PRAGMA writable_schema = ON",
-    "PRAGMA journal_mode = DELETE",
-    "PRAGMA journal_mode",
-    "PRAGMA locking_mode = NORMAL",
-    "PRAGMA foreign_keys = OFF",
-    "PRAGMA trusted_schema = ON",
-    "PRAGMA max_page_count = 4294967294",
-    "PRAGMA cache_size = -1000000",
-    "PRAGMA temp_store_directory = '/tmp'",
-    "PRAGMA data_store_directory = '/tmp'",
-    "PRAGMA hard_heap_limit = 1000",
-    "PRAGMA schema_version = 7",
-    "PRAGMA wal_checkpoint",
-    "PRAGMA nonsense",
-    "PRAGMA main.mmap_size = 1000000",
-    "SELECT * FROM pragma_database_list",
-    "UPDATE sqlite_schema SET sql = 'x'",
-    "DELETE FROM sqlite_master",
-    "INSERT INTO sqlite_schema VALUES ('table','x','x',2,'CREATE TABLE x(a)')",
-    "CREATE TEMP TABLE x (a)",
-    "CREATE TEMP VIEW x AS SELECT 1",
-    "CREATE TEMP TRIGGER x AFTER INSERT ON t BEGIN SELECT 1; END",
-    "CREATE VIRTUAL TABLE x USING dbstat",
-    "CREATE VIRTUAL TABLE x USING fts4(a)",
-    "SELECT zeroblob(100000000)",
-    "SELECT " + "abs(" * 500 + "1" + ")" * 500,
-    "SELECT " + "+".join("1" * 1000),
-    "SELECT 1 " + "UNION SELECT 1 " * 500,
-    "CREATE TABLE x (" + ", ".join(f"c{n}" for n in range(600)) + ")",
-    "SELECT '" + "x" * (2 * MIB) + "'",
-    "SELECT 1 \0 ; SELECT 2",
-    'SELECT "not a column"',
-    "SELECT '\ud800'",
-]
-
-
-@pytest.mark.parametrize("query", HOSTILE, ids=lambda query: query[:40].encode("ascii", "replace").decode())
-async def test_hostile_sql_is_refused_by_name_and_leaves_nothing(turn: Any, query: str) -> None:
-    await turn(make)
-
-    def attempt(sql: Any, _: Any) -> None:
-        sql.exec("INSERT INTO t (v) VALUES (1)")
-        with pytest.raises(SqlError):
-            sql.exec(query)
-        with pytest.raises(SqlError):
-            sql.exec(f"INSERT INTO t (v) VALUES (2); {query}")
-
-    await turn(attempt)
-    turn.driver.sql().drop()
-    assert await turn(lambda sql, _: len(rows(sql))) == 1
-    assert await turn(lambda sql, _: [row["name"] for row in sql.exec("SELECT name FROM sqlite_schema")]) == ["t"]
-
-
-async def test_attach_and_its_like_are_refused_as_not_allowed(turn: Any) -> None:
-    def attempt(sql: Any, _: Any) -> None:
-        for query in (
-            "ATTACH 'x' AS y",
-            "PRAGMA journal_mode = WAL",
-            "CREATE TEMP TABLE x (a)",
-            "SELECT load_extension(1)",
-        ):
-            with pytest.raises(SqlNotAllowedError):
-                sql.exec(query)
-
-    await turn(attempt)
 
 
 async def test_useful_pragmas_work(turn: Any) -> None:
