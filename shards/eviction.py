@@ -32,6 +32,7 @@ class Evictor:
         self._own = resident()
         self._buckets: defaultdict[int, list[Activation]] = defaultdict(list)
         self._due: list[Activation] = []
+        self._victims: list[Activation] = []
         self.evictions = 0
 
     def add(self, act: Activation) -> None:
@@ -50,6 +51,8 @@ class Evictor:
         part, self._due = self._due[:SLICE], self._due[SLICE:]
         tick = self._runner.tick
         for act in part:
+            if act.host.activations.get(act.name) is not act:
+                continue  # evicted for memory since
             due = self._due_tick(act)
             if due > tick:
                 if act.evictable:
@@ -57,28 +60,34 @@ class Evictor:
                 self._buckets[due].append(act)
             elif not self._evict(act):
                 self._buckets[tick + 1].append(act)
-        if self._due:
-            return True
-        return self._relieve()
+        return bool(self._due) or self._relieve()
 
     def _relieve(self) -> bool:
-        """Over the memory target: evict a slice of the least recently used."""
+        """Over the memory target: evict the least recently used, a slice at a time. True when there are more."""
+        if not self._victims and not self._choose():
+            return False
+        part, self._victims = self._victims[:SLICE], self._victims[SLICE:]
+        for act in part:
+            self._evict(act)
+        if self._victims:
+            return True
+        del part
+        for tick, bucket in list(self._buckets.items()):
+            self._buckets[tick] = [act for act in bucket if act.host.activations.get(act.name) is act]
+        _give_back()
+        return False
+
+    def _choose(self) -> bool:
+        """Line up whom memory pressure takes. False when there is no pressure, or nobody to take."""
         resident = self._resident()
         if resident <= self._target:
             return False
         oldest = sorted((act for bucket in self._buckets.values() for act in bucket if act.evictable), key=_last_used)
-        if not oldest:
-            return False
         # What the process needs by itself can't be evicted: the instances have to give all that is too much.
         evictable = max(resident - self._own, 1)
         share = min(1.0, (resident - self._target * _UNDER_TARGET) / evictable)
-        chosen = oldest[: max(100, int(len(oldest) * share))]
-        gone = {act for act in chosen if self._evict(act)}
-        for tick, bucket in list(self._buckets.items()):
-            self._buckets[tick] = [act for act in bucket if act not in gone]
-        del oldest, chosen, gone
-        _give_back()
-        return False
+        self._victims = oldest[: max(100, int(len(oldest) * share))]
+        return bool(self._victims)
 
     def _due_tick(self, act: Activation) -> int:
         return act.last_used + max(1, round(act.host.idle_after / SWEEP_SECONDS))
