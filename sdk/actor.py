@@ -23,6 +23,8 @@ class StatefulActor:
     * ``rpc``: the names of the only callable methods.
     * ``call_timeout``: seconds that a call or ``fetch`` may run (default 30); ``@timeout`` does it for one method.
     * ``idle_after``: seconds without a call after which the instance leaves memory (default 60).
+    * ``init_timeout``: seconds that the initialisation may take (default 30).
+    * ``mailbox``: how many calls may wait for one instance (default 1,000); more are refused at once.
     * ``alarm_timeout``: seconds that one run of ``alarm`` may take (default 900).
     * ``alarm_retries``: how often a run that failed is repeated, before the alarm is kept as failed (default 6).
 
@@ -32,6 +34,8 @@ class StatefulActor:
     rpc: ClassVar[tuple[str, ...] | None] = None
     call_timeout: ClassVar[float | None] = None
     idle_after: ClassVar[float | None] = None
+    init_timeout: ClassVar[float | None] = None
+    mailbox: ClassVar[int | None] = None
     alarm_timeout: ClassVar[float | None] = None
     alarm_retries: ClassVar[int | None] = None
 

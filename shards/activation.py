@@ -14,6 +14,7 @@ from actord.shards.kv import KV
 if TYPE_CHECKING:
     from actord.actor import StatefulActor
     from actord.context import Env, When
+    from actord.settings import Actors
     from actord.shards.registry import ActorType
     from actord.shards.shard import Shard
     from actord.shards.sql import SqlPool
@@ -25,12 +26,13 @@ _UNKNOWN: Any = object()
 class Host:
     """One actor type in this worker, with its activations by name."""
 
-    __slots__ = ("activations", "idle_after", "sql_pool", "type")
+    __slots__ = ("activations", "idle_after", "mailbox", "sql_pool", "type")
 
-    def __init__(self, type_: ActorType, idle_after: float, sql_pool: SqlPool) -> None:
+    def __init__(self, type_: ActorType, defaults: Actors, sql_pool: SqlPool) -> None:
         self.type = type_
         self.sql_pool = sql_pool
-        self.idle_after = type_.idle_after or idle_after
+        self.idle_after = type_.idle_after or defaults.idle_after
+        self.mailbox = type_.mailbox or defaults.mailbox
         self.activations: dict[str, Activation] = {}
 
 

@@ -47,7 +47,7 @@ class Dispatcher:
         self._evictor = evictor
         self._pool = pool = SqlPool(settings.sql_connections)
         self._gone: dict[str, Host] = {}  # types that only the store knows, once an operator asked for one
-        self.hosts = {name: Host(type_, settings.idle_after, pool) for name, type_ in program.types.items()}
+        self.hosts = {name: Host(type_, settings, pool) for name, type_ in program.types.items()}
         self.shard_of: list[Shard | None] = []  # by slot; None: another worker's
         self.damaged: frozenset[int] = frozenset()  # slots of shards that are not served
         self.front_door: FrontDoor | None = None
@@ -138,7 +138,7 @@ class Dispatcher:
         act = host.activations.get(name)
         if act is None:
             act = self._activate(host, name)
-        if act.mailbox is not None and len(act.mailbox) >= self._settings.mailbox:
+        if act.mailbox is not None and len(act.mailbox) >= host.mailbox:
             raise ActorOverloaded(
                 f"{len(act.mailbox)} calls wait for this {host.type.name} already.", retry_after=_RETRY_AFTER
             )
@@ -159,7 +159,7 @@ class Dispatcher:
             host = self._gone.get(type_)
             if host is None:
                 stand_in = ActorType(type(type_, (StatefulActor,), {}), "")
-                host = self._gone[type_] = Host(stand_in, self._settings.idle_after, self._pool)
+                host = self._gone[type_] = Host(stand_in, self._settings, self._pool)
         if host is None:
             host = self.hosts[self._program.type(type_).name]
         return host.activations.get(name) or self._activate(host, name)

@@ -76,11 +76,13 @@ class ActorType:
         self.binding = binding
         self.timeout = _seconds(cls, "call_timeout")
         self.idle_after = _seconds(cls, "idle_after")
+        self.init_timeout = _seconds(cls, "init_timeout")
+        self.mailbox = _count(cls, "mailbox", 1)
         self.has_on_activate = cls.on_activate is not StatefulActor.on_activate
         self.has_on_deactivate = cls.on_deactivate is not StatefulActor.on_deactivate
         self.has_alarm = _has_alarm(cls)
         self.alarm_timeout = _seconds(cls, "alarm_timeout")
-        self.alarm_retries = _retries(cls)
+        self.alarm_retries = _count(cls, "alarm_retries", 0)
         self.fetch = Method(self.name, "fetch", cls.fetch, getattr(cls.fetch, "__actord_timeout__", self.timeout))
         self.build = _builder(cls)
         self.methods: dict[str, Method] = {}
@@ -267,10 +269,10 @@ def _has_alarm(cls: type[StatefulActor]) -> bool:
     return True
 
 
-def _retries(cls: type[StatefulActor]) -> int | None:
-    value = cls.alarm_retries
-    if value is not None and (type(value) is not int or value < 0):
-        raise ProgramError(f"{cls.__name__}.alarm_retries must be a whole number of at least 0, not {value!r}.")
+def _count(cls: type[StatefulActor], attribute: str, least: int) -> int | None:
+    value = getattr(cls, attribute)
+    if value is not None and (type(value) is not int or value < least):
+        raise ProgramError(f"{cls.__name__}.{attribute} must be a whole number of at least {least}, not {value!r}.")
     return value
 
 

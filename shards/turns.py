@@ -258,6 +258,8 @@ class TurnRunner:
             self._refuse(call, ActorUnavailable("The call's deadline passed while it waited.", retry_after=1))
             return False
         limit = call.method.timeout or self._call_timeout
+        if call.method is self._initialise:
+            limit = act.host.type.init_timeout or limit
         call.limit = limit if limit < remaining else remaining
         act.turn = call
         return True

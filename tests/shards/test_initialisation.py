@@ -333,3 +333,35 @@ async def test_an_on_deactivate_that_fails_or_hangs_does_not_keep_the_instance()
     await sweep(core, 3)
     assert core.activations() == {}
     assert core.runner.waiting == 0
+
+
+async def test_a_type_may_set_its_own_limit_for_initialisation() -> None:
+    class Slow(StatefulActor):
+        init_timeout = 2.0
+
+        async def on_activate(self) -> None:
+            await asyncio.sleep(3)
+
+        async def hello(self) -> str:
+            return "hello"
+
+    core = Core(Slow, init_timeout=10)
+    late = await core.call("x", "hello")
+    assert (late.status, late.name, late.applied) == (504, "BlockConcurrencyTimeoutError", "no")
+    assert "2 s" in late.detail
+
+
+async def test_a_type_may_set_its_own_limit_for_its_mailbox() -> None:
+    gate = asyncio.Event()
+
+    class Narrow(StatefulActor):
+        mailbox = 1
+
+        async def wait(self) -> None:
+            await gate.wait()
+
+    core = Core(Narrow)
+    running, waiting, refused = (core.call("x", "wait") for _ in range(3))
+    assert (await refused).name == "ActorOverloaded"
+    gate.set()
+    assert ((await running).status, (await waiting).status) == (200, 200)
