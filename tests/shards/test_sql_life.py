@@ -45,6 +45,10 @@ class Table(StatefulActor):
         if throw:
             raise ValueError
 
+    async def replace(self, count: int) -> int:
+        await self.ctx.storage.delete_all()
+        return await self.insert(count, 900)
+
     async def waits(self, seconds: float) -> int:
         await self.insert()
         await asyncio.sleep(seconds)
@@ -182,6 +186,15 @@ async def test_delete_all_gives_the_pages_back_with_the_keys_or_not_at_all(store
     assert core.store.page_count(actor) == 0
     assert await core.value("a", "size") == 0
     assert await core.value("a", "insert") == 1
+
+
+async def test_a_database_begun_after_delete_all_is_read_on_beyond_the_cache(store: Any) -> None:
+    core = Core(Table, store=store)
+    await core.value("a", "insert", 10)
+    assert await core.value("a", "replace", 200) == 200
+    for id_ in (1, 100, 200):
+        assert await core.value("a", "pick", id_) == 900
+    assert await core.value("a", "insert") == 201
 
 
 async def test_pages_of_deleted_rows_are_used_again(store: Any) -> None:
