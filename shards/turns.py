@@ -268,6 +268,7 @@ class TurnRunner:
         """Construct the instance; queue its initialisation before the call if it has one. False when that failed."""
         act = call.act
         context = ActorContext(act, self._env)
+        mark(self.box, 0, b"__init__", act.label)  # a constructor may hold the worker as well
         try:
             act.instance = copy_context().run(act.host.type.build, context, self._env)
             initialisers = context.initialisers()
