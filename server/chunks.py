@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import httptools
 from actord.server.heads import Refused
 from actord.settings import Http
@@ -9,16 +11,22 @@ from actord.settings import Http
 # What the framing of one chunk may take beyond the budget of one head for all extensions of a body.
 _CHUNK_FRAMING_BYTES = 32
 
+_SIZE = re.compile(rb"[0-9A-Fa-f]+").match
+
 
 class ChunkedBody:
     """A chunked body. llhttp gets it in pieces that end with LF, because it does not say where a message ended."""
 
-    __slots__ = ("_done", "_limits", "_parser", "_trailer", "body", "count", "seen")
+    __slots__ = ("_done", "_limits", "_parser", "_size_line", "_size_read", "_trailer", "body", "count", "seen")
 
     def __init__(self, limits: Http) -> None:
         self._limits = limits
         self._done = False
         self._trailer = False
+        # llhttp does not tell the size of a chunk, and one that is too large has to be refused before its data come:
+        # the line that it stands on is kept until llhttp has accepted it.
+        self._size_line: bytearray | None = bytearray()
+        self._size_read = False
         self.body = bytearray()
         self.seen = 0
         self.count = 0
@@ -33,6 +41,8 @@ class ChunkedBody:
         limits = self._limits
         while pos < size:
             stop = data.find(b"\n", pos) + 1 or size
+            if self._size_line is not None:
+                self._size_line += data[pos:stop]
             try:
                 self._parser.feed_data(data[pos:stop])
             except httptools.HttpParserError as error:
@@ -41,13 +51,21 @@ class ChunkedBody:
             pos = stop
             if self._trailer:
                 raise Refused(400, "Trailers are not accepted.")
-            if len(self.body) > limits.body_bytes:
+            if len(self.body) + self._announced() > limits.body_bytes:
                 raise Refused(413, f"The body may have {limits.body_bytes} bytes at most.")
             if self.seen - len(self.body) > limits.head_bytes + self.count * _CHUNK_FRAMING_BYTES:
                 raise Refused(400, "The chunk extensions are too long.")
             if self._done:
                 return data[pos:]
         return None
+
+    def _announced(self) -> int:
+        """The size of the chunk whose first line has just ended; 0 at any other time."""
+        if not self._size_read or self._size_line is None:
+            return 0
+        digits = _SIZE(self._size_line)
+        self._size_line = None
+        return int(digits.group(), 16) if digits else 0
 
     # callbacks of the parser
 
@@ -56,6 +74,11 @@ class ChunkedBody:
 
     def on_chunk_header(self) -> None:
         self.count += 1
+        self._size_read = True
+
+    def on_chunk_complete(self) -> None:
+        self._size_line = bytearray()
+        self._size_read = False
 
     def on_body(self, body: bytes) -> None:
         self.body += body
