@@ -19,7 +19,7 @@ from typing import Any
 Address = tuple[str, int]
 START_SECONDS = 20.0
 
-# The limits that can be set alike are: ours are 10 MiB of body, lines of 8 KiB. A `return` alone would answer before the
+# Limits as ours where they can be set: 10 MiB of body; lines have 8 KiB. A `return` alone would answer before the
 # body is read, so there is a proxy in front of it, which is also how nginx is used.
 NGINX = """
 worker_processes 1;
