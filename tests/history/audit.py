@@ -1,15 +1,22 @@
-"""The audit of a ledger after a run: is what was said about every deposit true?
+"""The audit that ends every system run: is what was said about every call true, and is the server well?
 
 1. A deposit that was answered is there once, under the number that the answer gave.
 2. One that was answered ``applied: no`` is not there.
-3. One whose outcome is unknown is there whole or not at all.
-4. Nothing else is there; the numbers run from 1 to the count, and the sum is that of the amounts.
+3. One whose outcome is unknown is there whole or not at all; nothing else is there, the numbers run from 1 to the
+   count, and the sum is that of the amounts.
+4. One order of the calls on an actor explains all of its answers.
+5. The files of the stopped server are sound: checksums, ``integrity_check``, commit numbers (``offline.py``).
+6. The service is healthy again: ready, and a call succeeds.
+7. No line of level error stands in the log that the fault does not explain.
+8. At least a stated number of calls succeeded during the fault.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+from tests.history.linearizability import ledger, linearizable, register_linearizable, settled
+from tests.history.offline import audit_files
 from tests.history.recorder import History, Operation
 from tests.support.server import Server
 
@@ -20,10 +27,20 @@ def audit(history: History, statements: dict[str, Statement]) -> list[str]:
     """What is wrong, a sentence each. ``statements``: by key, with all marks."""
     wrong = list(history.surprises)
     deposits: dict[str, dict[str, Operation]] = {key: {} for key in statements}
+    orders: dict[str, list[Operation]] = {}
     for operation in history.operations:
-        deposits[operation.key][operation.arguments[0]] = operation
+        if operation.type == "Ledger":
+            deposits[operation.key][operation.arguments[0]] = operation
+        else:
+            orders.setdefault(operation.key, []).append(operation)
     for key, statement in statements.items():
-        wrong += audit_ledger(key, statement, deposits[key])
+        found = audit_ledger(key, statement, deposits[key])
+        if not found and not linearizable(settled(list(deposits[key].values()), statement["marks"]), ledger, (0, 0)):
+            found = [f"{key}: no order explains what was answered about it"]
+        wrong += found
+    for key, operations in orders.items():
+        if not register_linearizable(operations):
+            wrong.append(f"{key}: no order explains what was answered about it")
     return wrong
 
 
@@ -73,3 +90,33 @@ def statement_of(server: Server, key: str) -> Statement:
 def audit_server(history: History, server: Server, keys: list[str]) -> list[str]:
     """The audit, through the server's own front."""
     return audit(history, {key: statement_of(server, key) for key in keys})
+
+
+def audit_run(
+    history: History,
+    server: Server,
+    keys: list[str],
+    *,
+    least: int,
+    expected: tuple[str, ...] = (),
+    since: int = 0,
+    floors: dict[int, int] | None = None,
+) -> list[str]:
+    """All eight points; the server is stopped for the fifth and runs again afterwards.
+
+    ``least``: successes that the run has to have had. ``expected``: what the log may say at level error from line
+    ``since`` on. ``floors``: commit numbers of earlier audits of the same directory.
+    """
+    wrong = []
+    server.wait_ready()
+    wrong += audit_server(history, server, keys)
+    if history.count < least:
+        wrong.append(f"only {history.count} calls succeeded, not {least}")
+    wrong += [f"in the log: {record['message']}" for record in server.unexpected(*expected, since=since)]
+    if (code := server.stop()) != 0:
+        wrong.append(f"the server ended with exit code {code}")
+    wrong += audit_files(server.data_dir, floors)
+    server.start()
+    server.wait_ready()
+    wrong += [f"after a clean restart: {line}" for line in audit_server(history, server, keys) if line not in wrong]
+    return wrong

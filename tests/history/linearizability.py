@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Hashable, Sequence
+from dataclasses import replace
+from typing import Any
 
 from tests.history.recorder import Operation
 
@@ -64,3 +66,42 @@ def counter(state: Hashable, op: Operation) -> tuple[Hashable] | None:
     assert isinstance(state, int)
     following = state + op.arguments[0]
     return (following,) if op.outcome == "unknown" or op.value == following else None
+
+
+def ledger(state: Hashable, op: Operation) -> tuple[Hashable] | None:
+    """``deposit(mark, amount)`` answers its number and the sum behind it."""
+    assert isinstance(state, tuple)
+    number, total = state[0] + 1, state[1] + op.arguments[1]
+    if op.outcome == "ok" and (op.value["number"], op.value["total"]) != (number, total):
+        return None
+    return ((number, total),)
+
+
+def settled(operations: Sequence[Operation], marks: dict[str, Any]) -> list[Operation]:
+    """Deposits of which the end tells what nobody was told: the unknown ones were carried out, or they were not.
+
+    ``marks``: mark -> number and amount, as they stand at the end. Keeps the search short after many faults.
+    """
+    found = []
+    sums = {0: 0}
+    for number, amount in sorted(marks.values()):
+        sums[number] = sums.get(number - 1, 0) + amount
+    for op in operations:
+        if op.outcome == "unknown":
+            if op.arguments[0] not in marks:
+                continue
+            number = marks[op.arguments[0]][0]
+            op = replace(op, outcome="ok", returned=math.inf, value={"number": number, "total": sums[number]})
+        found.append(op)
+    return found
+
+
+def register_linearizable(operations: Sequence[Operation]) -> bool:
+    """``linearizable`` for ``register`` over many faults: first as if what nobody saw the effect of never happened.
+
+    That is one of the ways in which an unknown operation may have ended, so a Yes is a Yes; only a No asks again.
+    """
+    seen = {op.value for op in operations if op.outcome == "ok" and op.method == "read"}
+    seen |= {op.arguments[0] for op in operations if op.outcome == "ok" and op.method == "swap" and op.value}
+    likely = [op for op in operations if op.outcome != "unknown" or (op.arguments and op.arguments[-1] in seen)]
+    return linearizable(likely, register, 0) or linearizable(operations, register, 0)

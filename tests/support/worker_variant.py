@@ -1,11 +1,12 @@
 """A worker that is not as it should be: planted bugs that a test has to catch, and a faster clock for evictions.
 
-Started in the place of ``actord.shards.worker``; ``ACTORD_TEST_VARIANT`` says how it differs:
+Started in the place of ``actord.shards.worker``; ``ACTORD_TEST_VARIANT`` says how it differs (several: with commas):
 
     no-sync           commits are never synced
     reply-first       replies leave when their batch is written, before its sync
     reply-unwritten   replies leave when their turn has ended; batches are written when a hundred calls wait
     fast-sweeps       idle instances are looked for every 10 ms
+    armed             runs under strace with the arguments in the file ``ACTORD_TEST_ARMED``, which it takes away
 """
 
 from __future__ import annotations
@@ -74,7 +75,21 @@ def fast_sweeps() -> None:
     eviction.SWEEP_SECONDS = worker.SWEEP_SECONDS = 0.01  # type: ignore[attr-defined]
 
 
+def armed() -> None:
+    path = os.environ["ACTORD_TEST_ARMED"]
+    taken = f"{path}.{os.getpid()}"
+    try:
+        os.rename(path, taken)
+    except FileNotFoundError:
+        return  # nothing is armed, or this is the traced life itself
+    with open(taken, encoding="utf-8") as file:
+        arguments = file.read().splitlines()
+    # -D: the tracer is a grandchild, so that this process stays the supervisor's child.
+    os.execvp("strace", ["strace", "-D", "-f", "-qq", "-o", f"{taken}.trace", *arguments, sys.executable, *sys.argv])
+
+
 VARIANTS = {
+    "armed": armed,
     "no-sync": no_sync,
     "reply-first": reply_first,
     "reply-unwritten": reply_unwritten,
@@ -82,5 +97,6 @@ VARIANTS = {
 }
 
 if __name__ == "__main__":
-    VARIANTS[os.environ["ACTORD_TEST_VARIANT"]]()
+    for name in os.environ["ACTORD_TEST_VARIANT"].split(","):
+        VARIANTS[name]()
     sys.exit(worker.main(sys.argv))
