@@ -22,9 +22,10 @@ from actord.storage.reads import SqliteReads
 PUT = "REPLACE INTO alarm (actor, due, scheduled, retries, error, sum) VALUES (?, ?, ?, ?, ?, ?)"
 DELETE = "DELETE FROM alarm WHERE actor = ?"
 
-_COLUMNS = "SELECT actor, due, scheduled, retries, error, alarm.sum"
+# Texts come as bytes: one that rot made undecodable would end a listing for all of them.
+_COLUMNS = "SELECT actor, due, scheduled, retries, CAST(error AS BLOB), alarm.sum"
 _READ = f"{_COLUMNS} FROM alarm WHERE actor = ?"
-_WITH_KEY = f"{_COLUMNS}, slot, type, name, actor.sum FROM alarm CROSS JOIN actor ON actor.id = alarm.actor"
+_WITH_KEY = f"{_COLUMNS}, slot, CAST(type AS BLOB), CAST(name AS BLOB), actor.sum FROM alarm CROSS JOIN actor ON actor.id = alarm.actor"
 _ARMED = f"{_WITH_KEY} WHERE error IS NULL AND due <= ? AND (due, actor) > (?, ?) ORDER BY due, actor"
 _FAILED = f"{_WITH_KEY} WHERE error IS NOT NULL AND actor > ? ORDER BY actor"
 
@@ -53,7 +54,7 @@ class SqliteAlarms(SqliteReads):
             raise self._refuse()
         try:
             rows = self._cursor.execute(_READ, (actor,)).fetchall()
-        except apsw.Error as error:
+        except (apsw.Error, UnicodeDecodeError) as error:
             raise self._read_failed(error) from error
         if not rows:
             return None
@@ -77,7 +78,7 @@ class SqliteAlarms(SqliteReads):
         try:
             for row in cursor.execute(query, tuple(bindings)):
                 alarm = _checked(row[:6])
-                actor, (slot, type_, name, sum_) = row[0], row[6:]
+                actor, (slot, type_, name, sum_) = row[0], (row[6], _text(row[7]), _text(row[8]), row[9])
                 if alarm is None or schema.actor_sum(actor, slot, type_, name) != sum_:
                     self._report(actor, type_, name)
                     continue
@@ -85,7 +86,7 @@ class SqliteAlarms(SqliteReads):
                 if len(found) == limit:
                     break
             return found
-        except apsw.Error as error:
+        except (apsw.Error, UnicodeDecodeError) as error:
             raise self._read_failed(error) from error
         finally:
             # An unfinished statement holds a read transaction, and that keeps the log from starting over.
@@ -106,5 +107,10 @@ class SqliteAlarms(SqliteReads):
 def _checked(row: Any) -> Alarm | None:
     """The alarm of a row; None when its checksum does not fit."""
     actor, due, scheduled, retries, error, sum_ = row
-    alarm = Alarm(due, scheduled, retries, error)
+    alarm = Alarm(due, scheduled, retries, None if error is None else _text(error))
     return alarm if alarm_sum(actor, alarm) == sum_ else None
+
+
+def _text(data: bytes) -> str:
+    """What can't be decoded gets a form that no checksum fits."""
+    return data.decode(errors="backslashreplace")

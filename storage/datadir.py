@@ -18,6 +18,7 @@ import re
 import stat
 import time
 import uuid
+from zlib import crc32
 
 import msgspec
 from actord.errors import DataDirError, DataDirLocked
@@ -78,6 +79,14 @@ class Manifest(msgspec.Struct, frozen=True):
     shards: int
     slot_hash: str
     created: str  # UTC, ISO 8601, for humans
+    sum: int | None = None  # of all the others; None in a manifest of before there was one
+
+
+def manifest_sum(manifest: Manifest) -> int:
+    """CRC-32: a flipped digit in the number of shards would deal the names anew."""
+    return crc32(
+        f"{manifest.format} {manifest.identity} {manifest.shards} {manifest.slot_hash} {manifest.created}".encode()
+    )
 
 
 class DataDir:
@@ -192,6 +201,7 @@ def _make(real: str, shards: int) -> Manifest:
         slot_hash=SLOT_HASH,
         created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     )
+    manifest = msgspec.structs.replace(manifest, sum=manifest_sum(manifest))
     content = msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n"
     replace_file(os.path.join(real, "manifest.json"), content)
     fsync_path(os.path.dirname(real))
@@ -224,6 +234,8 @@ def _read_manifest(path: str) -> Manifest:
             f"{path} names the slot hash {manifest.slot_hash!r}; this actord has {SLOT_HASH!r}. "
             "Run the version that made the directory."
         )
+    if manifest.sum is not None and manifest.sum != manifest_sum(manifest):
+        raise DataDirError(f"{path} is damaged: it fails its checksum. {restore}")
     return manifest
 
 

@@ -66,7 +66,7 @@ class SqlitePages(SqliteReads):
         first = actor << NUMBER_BITS
         try:
             rows: Any = self._cursor.execute(_LAST, (first, first | LAST_NUMBER)).fetchall()
-        except apsw.Error as error:
+        except (apsw.Error, UnicodeDecodeError) as error:
             raise self._read_failed(error) from error
         return int(rows[0][0]) - first if rows else 0
 
@@ -76,7 +76,7 @@ class SqlitePages(SqliteReads):
         id_ = actor << NUMBER_BITS | number
         try:
             rows = self._cursor.execute(_READ, (id_,)).fetchall()
-        except apsw.Error as error:
+        except (apsw.Error, UnicodeDecodeError) as error:
             raise self._read_failed(error) from error
         if not rows:
             return None

@@ -1,6 +1,7 @@
 """Reading a shard's database: every row that leaves it has been checked, and a store that is broken reads nothing.
 
 1. A row whose checksum does not fit its actor, key and value is ``StoreCorrupt``, which names actor and key.
+   A bit may also turn bytes into a text that is none: SQLite hands it out, and decoding it fails.
 2. Every statement is finished before its method returns: an unfinished one would keep the log from starting over.
 3. Broken is a state that is checked first and never left.
 """
@@ -33,7 +34,7 @@ class SqliteReads:
             raise self._refuse()
         try:
             rows = self._cursor.execute(_FIND, (slot, type_, name)).fetchall()
-        except apsw.Error as error:
+        except (apsw.Error, UnicodeDecodeError) as error:
             raise self._read_failed(error) from error
         if not rows:
             return None
@@ -48,7 +49,7 @@ class SqliteReads:
             raise self._refuse()
         try:
             rows = self._cursor.execute(_READ, (actor, key)).fetchall()
-        except apsw.Error as error:
+        except (apsw.Error, UnicodeDecodeError) as error:
             raise self._read_failed(error) from error
         if not rows:
             return None
@@ -92,7 +93,7 @@ class SqliteReads:
                 if room is not None:
                     room -= len(value)
             return rows, True
-        except apsw.Error as error:
+        except (apsw.Error, UnicodeDecodeError) as error:
             raise self._read_failed(error) from error
         finally:
             # An unfinished statement holds a read transaction, and that keeps the log from starting over.
@@ -102,7 +103,7 @@ class SqliteReads:
         return StoreCorrupt(f"The value of actor {actor}, key {key!r}, in {self.path} fails its checksum.")
 
     def _read_failed(self, error: Exception) -> StorageError:
-        if isinstance(error, apsw.CorruptError | apsw.NotADBError):
+        if isinstance(error, apsw.CorruptError | apsw.NotADBError | UnicodeDecodeError):
             return StoreCorrupt(f"{self.path} is damaged: {error}")
         return self._break("reading", error)
 

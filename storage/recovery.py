@@ -5,7 +5,8 @@
 3. Without a marker, nothing is served that a power cut could still remove. A failed fsync marks pages clean, so what
    reads back after it need not be on the disk: the log's bytes are written again and synced before SQLite sees them,
    the checkpoint then writes and syncs every page of the log, and only a database that passes its checks is opened.
-   (The first alone would do; on a full disk it has to.)
+   (The first alone would do; on a full disk it has to.) A log that holds more than SQLite would read of it, by proof
+   and not by guess (``storage.wal``), is damaged: it is left as it is, and nothing is served.
 4. The marker is gone, durably, before the first write.
 
 The caller holds the shard's lock from before ``prepare`` until it has closed the database: a predecessor may still be
@@ -23,7 +24,7 @@ import stat
 import apsw
 import msgspec
 from actord.errors import StoreBroken, StoreCorrupt
-from actord.storage import schema
+from actord.storage import schema, wal
 from actord.storage.files import FILE_MODE, fsync_dir_of, fsync_path, is_symlink, remove_file, replace_file
 
 # quick_check reads the whole file: 64 MiB take about a tenth of a second.
@@ -121,6 +122,12 @@ def _recover(path: str, *, shard: int, identity: str, log: logging.Logger) -> No
     try:
         conn.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
         conn.execute("PRAGMA synchronous = FULL")
+        frames, _ = conn.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)
+        damage = wal.damage_behind(wal_path(path), max(frames, 0), schema.PAGE_BYTES)
+        if damage:
+            raise StoreCorrupt(
+                f"{wal_path(path)} is damaged: {damage}. Acknowledged commits can't be read. Restore a backup."
+            )
         try:
             conn.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
         except apsw.FullError:

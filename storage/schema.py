@@ -3,26 +3,31 @@
 Every row of a user's data carries a checksum, because SQLite does not notice a flipped bit in a value. The checksum
 covers the row's key too, so that a row that turns up under another key or actor is caught as well.
 
+The rows of ``meta`` carry one as well: nothing else would notice a commit number or an epoch that went back.
+
 A later format adds tables (idempotency records, outbox) to ``TABLES`` and raises ``FORMAT``;
 ``upgrade`` makes what an older database lacks.
 """
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 from zlib import crc32
 
 import apsw
 from actord.errors import DataDirError, StoreCorrupt
 
-FORMAT = 3  # 2: alarms; 3: pages of actors' SQL databases
+FORMAT = 4  # 2: alarms; 3: pages of actors' SQL databases; 4: checksums in meta
 APPLICATION_ID = 0x41435444  # "ACTD": what file(1) and the offline tools go by
 PAGE_BYTES = 4096
+META_NAMES = {"format", "identity", "shard", "commit_seq", "epoch"}
 
 TABLES = """
 CREATE TABLE IF NOT EXISTS meta (
     name TEXT NOT NULL PRIMARY KEY,
-    value
+    value,
+    sum INTEGER
 ) WITHOUT ROWID;
 
 CREATE TABLE IF NOT EXISTS actor (
@@ -61,6 +66,10 @@ CREATE INDEX IF NOT EXISTS alarm_failed ON alarm (actor) WHERE error IS NOT NULL
 """
 
 
+_TABLES_ARE = "SELECT type, name, tbl_name, sql FROM sqlite_schema"
+_META = "INSERT INTO meta (name, value, sum) VALUES (?, ?, ?)"
+
+
 def row_sum(actor: int, key: str, value: bytes) -> int:
     """CRC-32 over key and value, started from the actor's id."""
     return crc32(value, crc32(key.encode(), actor))
@@ -68,6 +77,14 @@ def row_sum(actor: int, key: str, value: bytes) -> int:
 
 def actor_sum(id_: int, slot: int, type_: str, name: str) -> int:
     return crc32(f"{slot}\0{type_}\0{name}".encode(), id_)
+
+
+def meta_sum(name: str, value: int | str) -> int:
+    return crc32(f"{name}\0{value}".encode())
+
+
+def meta_rows(values: dict[str, int | str]) -> list[tuple[str, int | str, int]]:
+    return [(name, value, meta_sum(name, value)) for name, value in values.items()]
 
 
 def configure(conn: apsw.Connection, *, page_cache: int) -> None:
@@ -114,26 +131,31 @@ def create(conn: apsw.Connection, *, shard: int, identity: str) -> None:
     with conn:
         conn.execute(TABLES)
         conn.executemany(
-            "INSERT INTO meta (name, value) VALUES (?, ?)",
-            [("format", FORMAT), ("identity", identity), ("shard", shard), ("commit_seq", 0), ("epoch", 0)],
+            _META,
+            meta_rows({"format": FORMAT, "identity": identity, "shard": shard, "commit_seq": 0, "epoch": 0}),
         )
         conn.execute(f"PRAGMA application_id = {APPLICATION_ID}")
 
 
-def upgrade(conn: apsw.Connection) -> None:
+def upgrade(conn: apsw.Connection) -> bool:
     """Make the tables that a database of an older format lacks. The next sync makes it durable, or it is done again.
+
+    True when there was something to do.
 
     Raises ``DataDirError`` when the disk is full.
     """
     found: Any = conn.execute("SELECT value FROM meta WHERE name = 'format'").get
     if found == FORMAT:
-        return
+        return False
     try:
         with conn:
+            meta: dict[str, Any] = dict(conn.execute("SELECT name, value FROM meta"))
+            conn.execute("DROP TABLE meta")
             conn.execute(TABLES)
-            conn.execute("UPDATE meta SET value = ? WHERE name = 'format'", (FORMAT,))
+            conn.executemany(_META, meta_rows(meta | {"format": FORMAT}))
     except apsw.FullError as error:
         raise DataDirError(f"{conn.filename} can't be brought from format {found} to {FORMAT}: {error}.") from error
+    return True
 
 
 def last_epoch(conn: apsw.Connection) -> int:
@@ -151,7 +173,13 @@ def check_meta(conn: apsw.Connection, *, shard: int, identity: str) -> int:
     application = conn.execute("PRAGMA application_id").get
     if application != APPLICATION_ID or not conn.table_exists("main", "meta"):
         raise StoreCorrupt(f"{path} is not a database of actord. Restore the data directory from a backup.")
-    meta: dict[Any, Any] = dict(conn.execute("SELECT name, value FROM meta"))
+    try:
+        meta: dict[Any, Any] = dict(conn.execute("SELECT name, value FROM meta"))
+        sums: dict[Any, Any] = {}
+        if (meta.get("format") or 0) in range(4, FORMAT + 1):
+            sums = dict(conn.execute("SELECT name, sum FROM meta"))
+    except (apsw.SQLError, UnicodeDecodeError) as error:
+        raise StoreCorrupt(f"{path} does not say what it is ({error}). Restore it from a backup.") from error
     format_ = meta.get("format")
     if not isinstance(format_, int) or format_ < 1:
         raise StoreCorrupt(f"{path} does not say which format it has ({format_!r}). Restore it from a backup.")
@@ -160,6 +188,9 @@ def check_meta(conn: apsw.Connection, *, shard: int, identity: str) -> int:
             f"{path} has format {format_}, written by a newer actord; this one reads up to {FORMAT}. "
             "Run the newer version, or restore a backup from before the upgrade."
         )
+    wrong = [name for name, value in meta.items() if sums and sums[name] != meta_sum(name, value)]
+    if wrong or not meta.keys() >= META_NAMES:
+        raise StoreCorrupt(f"{path} is damaged: its entry {wrong or sorted(meta)} fails its check. Restore a backup.")
     if meta.get("identity") != identity or meta.get("shard") != shard:
         raise StoreCorrupt(
             f"{path} is shard {meta.get('shard')} of data directory {meta.get('identity')}, "
@@ -169,3 +200,21 @@ def check_meta(conn: apsw.Connection, *, shard: int, identity: str) -> int:
     if not isinstance(commit_seq, int) or commit_seq < 0:
         raise StoreCorrupt(f"{path} has the commit number {commit_seq!r}.")
     return commit_seq
+
+
+@cache
+def _expected_tables() -> frozenset[tuple[Any, ...]]:
+    conn = apsw.Connection(":memory:")
+    conn.execute(TABLES)
+    return frozenset(conn.execute(_TABLES_ARE))
+
+
+def check_tables(conn: apsw.Connection) -> None:
+    """Does the database's own description of its tables say what it said when it was made? Raises ``StoreCorrupt``."""
+    try:
+        found = frozenset(conn.execute(_TABLES_ARE))
+    except UnicodeDecodeError as error:
+        raise StoreCorrupt(f"{conn.filename} has a damaged schema ({error}). Restore it from a backup.") from error
+    if found != _expected_tables():
+        names = sorted(str(row[1]) for row in found ^ _expected_tables())
+        raise StoreCorrupt(f"{conn.filename} has a damaged schema ({', '.join(names)}). Restore it from a backup.")

@@ -46,8 +46,8 @@ _PUT = "REPLACE INTO kv (actor, key, value, sum) VALUES (?, ?, ?, ?)"
 _DELETE = "DELETE FROM kv WHERE actor = ? AND key = ?"
 _CLEAR = "DELETE FROM kv WHERE actor = ?"
 _ACTOR = "INSERT INTO actor (id, slot, type, name, sum) VALUES (?, ?, ?, ?, ?)"
-_SEQ = "UPDATE meta SET value = ? WHERE name = 'commit_seq' AND value = ?"
-_EPOCH = "UPDATE meta SET value = ? WHERE name = 'epoch'"
+_SEQ = "UPDATE meta SET value = ?, sum = ? WHERE name = 'commit_seq' AND value = ?"
+_EPOCH = "UPDATE meta SET value = ?, sum = ? WHERE name = 'epoch'"
 _READ_SEQ = "SELECT value FROM meta WHERE name = 'commit_seq'"
 
 _log = logging.getLogger("actord.storage")
@@ -160,7 +160,8 @@ class SqliteStore(SqliteAlarms, SqlitePages):
         try:
             schema.configure(conn, page_cache=page_cache)
             self.commit_seq = schema.check_meta(conn, shard=self.shard, identity=self.identity)
-            schema.upgrade(conn)
+            self._upgraded = schema.upgrade(conn)
+            schema.check_tables(conn)
             last_id: Any
             first_slot: Any
             last_slot: Any
@@ -186,6 +187,8 @@ class SqliteStore(SqliteAlarms, SqlitePages):
         try:
             recovery.remove_marker(self.path)
             fsync_dir_of(self.path)  # the log's name must be on the disk before its contents can count
+            if self._upgraded:
+                os.fdatasync(self._wal_fd)  # from now on at most one commit is not synced (storage.wal)
             if self._ballast is not None and not self._ballast.hold():
                 self._enter_full("at start")
         except OSError as error:
@@ -271,7 +274,7 @@ class SqliteStore(SqliteAlarms, SqlitePages):
         executemany = self._cursor.executemany
         execute(_BEGIN)
         if not self._epoch_written:
-            execute(_EPOCH, (self.epoch,))
+            execute(_EPOCH, (self.epoch, schema.meta_sum("epoch", self.epoch)))
         if actors:
             executemany(_ACTOR, actors)
         if batch.cleared:
@@ -288,7 +291,7 @@ class SqliteStore(SqliteAlarms, SqlitePages):
             executemany(alarms.DELETE, alarm_deletes)
         if alarm_puts:
             executemany(alarms.PUT, alarm_puts)
-        execute(_SEQ, (batch.seq, batch.seq - 1))
+        execute(_SEQ, (batch.seq, schema.meta_sum("commit_seq", batch.seq), batch.seq - 1))
         if self._conn.changes() != 1:
             raise InvariantViolated(f"{self.path} does not stand at commit {batch.seq - 1}")
         execute(_COMMIT)
