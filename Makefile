@@ -9,7 +9,7 @@ DEV    := $(VENV)/.installed-dev
 BENCH  := $(VENV)/.installed-bench
 TYPED  := .typecheck
 
-.PHONY: help serve test lint format bench clean
+.PHONY: help serve test lint format bench bench-sql clean
 
 help:
 	@echo "make serve    the account example on 127.0.0.1:8000"
@@ -17,6 +17,7 @@ help:
 	@echo "make lint     style and types"
 	@echo "make format   put the source into its style"
 	@echo "make bench    durable calls a second, beside other systems (installs wrk and PostgreSQL)"
+	@echo "make bench-sql    durable SQL inserts, beside PostgreSQL and beside one SQLite file for each actor"
 	@echo "make clean    remove what these commands made, but no data"
 
 serve: $(DEV)
@@ -42,6 +43,10 @@ format: $(DEV)
 bench: $(BENCH)
 	@.ci/apt wrk=wrk pg_ctlcluster=postgresql
 	@$(BIN)/python -m actord.loadtest.bench $(BENCH_FLAGS)
+
+bench-sql: $(BENCH)
+	@.ci/apt wrk=wrk pg_ctlcluster=postgresql
+	@$(BIN)/python -m actord.loadtest.bench_sql $(BENCH_FLAGS)
 
 clean:
 	@rm -rf $(VENV) $(TYPED) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

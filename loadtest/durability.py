@@ -27,7 +27,8 @@ SINGLE_CALLS = 200
 GROUP_CONNECTIONS = 64
 ATTACH_SECONDS = 20
 # A call that begins; the line of one that was interrupted and resumed has no opening parenthesis after the name.
-FLUSH = re.compile(r"\b(?:fdatasync|fsync|sync_file_range|msync)\(")
+# A sync may also be asked of the kernel as asynchronous I/O.
+FLUSH = re.compile(r"\b(?:fdatasync|fsync|sync_file_range|msync)\(|IOCB_CMD_FD?SYNC\b")
 
 
 class TraceUnavailable(Exception):
@@ -89,7 +90,7 @@ def count_flushes(roots: Sequence[int], work: Callable[[], None]) -> int:
             strace,
             "-f",
             "-e",
-            "trace=fdatasync,fsync,sync_file_range,msync",
+            "trace=fdatasync,fsync,sync_file_range,msync,io_submit",
             "-e",
             "signal=none",
             "-o",

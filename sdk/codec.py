@@ -92,6 +92,11 @@ _CONTAINERS = frozenset({list, tuple, dict, set, frozenset})
 
 def encode(value: Any) -> bytes:
     """The bytes of ``value``. Raises ``CodecError``, naming the path of what can't be encoded."""
+    if type(value) in _PLAIN:
+        try:
+            return _packb(value)
+        except TypeError:  # an int beyond 64 bits, a lone surrogate
+            pass
     try:
         data: bytes = _packb(value, _to_ext, _OPTIONS)
     except TypeError:
@@ -107,6 +112,11 @@ def encode(value: Any) -> bytes:
 
 def decode(data: bytes) -> Any:
     """The value of bytes that ``encode`` made. Raises ``CodecError`` for any others."""
+    try:
+        if len(data) == _SCALAR_BYTES[data[0]]:
+            return _unpackb(data)
+    except Exception:
+        pass  # said better below
     if type(data) is not bytes:
         data = bytes(data)
     try:
@@ -134,6 +144,16 @@ def check_size(data: bytes, limit: int, path: str = "$") -> None:
 # guess: whatever follows the value takes the number's place.
 _END_VALUE = int.from_bytes(os.urandom(8), "big") | 1 << 63
 _END = b"\xcf" + _END_VALUE.to_bytes(8, "big")
+
+# By first byte, how many bytes a whole scalar of a fixed size has; 0 for everything else.
+_SCALAR_BYTES = [0] * 256
+_SCALAR_BYTES[0x00:0x80] = [1] * 0x80  # small ints
+_SCALAR_BYTES[0xE0:0x100] = [1] * 0x20
+_SCALAR_BYTES[0xA0:0xC0] = range(1, 33)  # short str
+for _first, _size in {0xC0: 1, 0xC2: 1, 0xC3: 1, 0xCA: 5, 0xCB: 9}.items():  # None, False, True, floats
+    _SCALAR_BYTES[_first] = _size
+for _first, _size in zip((*range(0xCC, 0xD0), *range(0xD0, 0xD4)), (2, 3, 5, 9) * 2, strict=True):  # ints
+    _SCALAR_BYTES[_first] = _size
 
 
 # -- encoding: scalars and containers that MessagePack lacks

@@ -130,11 +130,12 @@ class Activation:
 class ActorContext:
     """Implements ``actord.context.Context`` for one instance."""
 
-    __slots__ = ("_act", "_before_first_turn", "env")
+    __slots__ = ("_act", "_before_first_turn", "env", "storage")
 
     def __init__(self, act: Activation, env: Env) -> None:
         self._act = act
         self.env = env
+        self.storage = act.kv
         self._before_first_turn: list[Callable[[], Awaitable[Any]]] | None = None
 
     @property
@@ -144,10 +145,6 @@ class ActorContext:
     @property
     def type(self) -> str:
         return self._act.host.type.name
-
-    @property
-    def storage(self) -> KV:
-        return self._act.kv
 
     @property
     def fence(self) -> tuple[int, int, int]:

@@ -98,10 +98,14 @@ class Binder:
                     return self._taken(self._from_object(body))
                 if body[0] == 0x5B:
                     return self._taken(self._from_array(body))
-            value = msgspec.json.decode(body)
         except msgspec.ValidationError as error:
             raise self._explain(error) from None
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise BadRequest(f"The body is not valid JSON: {error}") from None
+        try:
+            value = msgspec.json.decode(body)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            # Also a number out of range: what it was meant for is not known here, so no parameter is named.
             raise BadRequest(f"The body is not valid JSON: {error}") from None
         return self.from_value(value, exact=())
 
@@ -172,7 +176,8 @@ class Binder:
             what, path = text[: found.start()], found[1]
             if path.startswith("["):  # by position: say the parameter's name
                 index, _, rest = path[1:].partition("]")
-                path = self._names[int(index)] + rest if index.isdecimal() else path
+                known = index.isdecimal() and int(index) < len(self._names)
+                path = self._names[int(index)] + rest if known else path
             name = re.split(r"[.\[]", path, maxsplit=1)[0]
             at = "" if name == path else f" (at {path})"
             return ActorArgumentError(f"{self.label}: the argument {name!r} does not fit{at}: {what}.")

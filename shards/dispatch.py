@@ -57,8 +57,8 @@ class Dispatcher:
     def call(self, sink: Connection, frame: Frame, now: float) -> None:
         """A CALL frame: ``(kind, id, type, name, method, flags, deadline, body)``."""
         _, id_, type_, name, method_name, flags, deadline, body = frame
-        if type(id_) is not int or not 0 <= id_ < LINK_CALLS or type(deadline) is not int:
-            _check_frame(id_, deadline)
+        if type(id_) is not int or not 0 <= id_ < LINK_CALLS or type(deadline) is not int or type(body) is not bytes:
+            _check_frame(id_, deadline, flags, body)
         try:
             host = self.hosts.get(type_)
             if host is None:
@@ -79,7 +79,7 @@ class Dispatcher:
     def fetch(self, sink: Connection, frame: Frame, now: float) -> None:
         """A FETCH frame: ``(kind, id, type, name, request, flags, deadline, body)``."""
         _, id_, type_, name, request, flags, deadline, body = frame
-        _check_frame(id_, deadline)
+        _check_frame(id_, deadline, flags, body)
         try:
             host = self.hosts[self._program.type(type_).name]
             args = (Request.from_wire(request, body),)
@@ -90,7 +90,7 @@ class Dispatcher:
     def door(self, sink: Connection, frame: Frame, now: float) -> None:
         """A DOOR frame: ``(kind, id, request, flags, deadline, body)``: the user's stateless entry."""
         _, id_, request, flags, deadline, body = frame
-        _check_frame(id_, deadline)
+        _check_frame(id_, deadline, flags, body)
         door = self.front_door
         if door is None:
             self._refuse(sink, id_, flags, NotFound("This program has no front door."))
@@ -184,9 +184,11 @@ class Dispatcher:
         self._gate.flush()
 
 
-def _check_frame(id_: Any, deadline: Any) -> None:
-    if type(id_) is not int or not 0 <= id_ < LINK_CALLS or type(deadline) is not int:
-        raise WireError(f"the call id {id_!r} or the deadline {deadline!r} is out of range")
+def _check_frame(id_: Any, deadline: Any, flags: Any, body: Any) -> None:
+    if type(id_) is not int or not 0 <= id_ < LINK_CALLS or type(deadline) is not int or type(flags) is not int:
+        raise WireError(f"the call id {id_!r}, the deadline {deadline!r} or the flags {flags!r} are out of range")
+    if type(body) is not bytes:
+        raise WireError(f"a body of type {type(body).__name__}")
 
 
 def check_name(name: str) -> None:

@@ -54,7 +54,13 @@ class KV:
     # -- the user's side
 
     async def get(self, key: str, default: Any = None) -> Any:
-        raw = self._read(self._turn(), _checked(key))
+        turn = self._turn()
+        if type(key) is not str or key not in _known_keys:
+            _checked(key)
+        if self._complete and turn.writes is None and not turn.cleared:
+            raw = self._cache.get(key)
+        else:
+            raw = self._read(turn, key)
         return default if raw is None else decode(raw)
 
     async def get_many(self, keys: Iterable[str]) -> dict[str, Any]:
@@ -64,7 +70,11 @@ class KV:
 
     async def put(self, key: str, value: Any) -> None:
         turn = self._turn()
-        raw = _encoded(_checked(key), value)
+        if type(key) is not str or key not in _known_keys:
+            _checked(key)
+        raw = encode(value)
+        if len(raw) > VALUE_BYTES:
+            raise _too_large(key, raw)
         if turn.writes is None:
             turn.writes = {key: raw}
         else:
@@ -317,6 +327,9 @@ class KV:
         self.actor_id = None
 
 
+_known_keys: set[str] = set()  # a program has few short keys, and uses them again and again
+
+
 def _checked(key: str) -> str:
     if type(key) is not str:
         raise TypeError(f"a storage key must be a str, not {type(key).__name__}")
@@ -325,6 +338,8 @@ def _checked(key: str) -> str:
         raise ValueError(f"a storage key must have 1 to {STORAGE_KEY_BYTES} bytes of UTF-8; this one has {size}")
     if key.startswith(STORAGE_RESERVED_PREFIX):
         raise ValueError(f"storage keys that begin with {STORAGE_RESERVED_PREFIX!r} are reserved")
+    if size <= 64 and len(_known_keys) < 4096:
+        _known_keys.add(key)
     return key
 
 
@@ -347,8 +362,12 @@ def _check_bound(name: str, bound: str) -> None:
 def _encoded(key: str, value: Any) -> bytes:
     raw = encode(value)
     if len(raw) > VALUE_BYTES:
-        raise CodecError(f"The value for {key!r} has {len(raw)} bytes encoded; the limit is {VALUE_BYTES}.")
+        raise _too_large(key, raw)
     return raw
+
+
+def _too_large(key: str, raw: bytes) -> CodecError:
+    return CodecError(f"The value for {key!r} has {len(raw)} bytes encoded; the limit is {VALUE_BYTES}.")
 
 
 def _several(keys: Iterable[str]) -> Iterable[str]:

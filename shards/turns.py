@@ -175,7 +175,10 @@ class TurnRunner:
             result: Any = self._run_lifecycle(act, method)
         else:
             try:
-                result = method.function(act.instance, *call.args, **call.kwargs)
+                if call.kwargs:
+                    result = method.function(act.instance, *call.args, **call.kwargs)
+                else:
+                    result = method.function(act.instance, *call.args)
             except StopIteration as error:  # a plain method's own; it must not look like a result
                 raise RuntimeError("the method raised StopIteration") from error
         if type(result) is not CoroutineType:
@@ -319,8 +322,10 @@ class TurnRunner:
                 call.succeed(value)
             call.over = True
             committer = act.shard.committer
-            if call.writes is not None or call.more:
+            if call.more:
                 act.join(call, committer.batch)
+            elif call.writes is not None:
+                act.kv.join(call, committer.batch)
         except BaseException as error:
             call.over = False
             self._fail(call, _result_error(call, error))
