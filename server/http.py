@@ -39,6 +39,7 @@ class RequestParser:
     __slots__ = (
         "_body",
         "_body_left",
+        "_checked",
         "_chunks",
         "_continued",
         "_data",
@@ -59,6 +60,7 @@ class RequestParser:
         self._limits = limits
         self._data = b""  # not parsed yet, from _pos on
         self._pos = 0
+        self._checked = 0  # so many bytes of _data have been looked at as the beginning of a head
         self._pending: tuple[str, str, Head] | None = None  # a request whose body is being received
         self._body = bytearray()  # not a list of parts: a part may be one byte
         self._body_left = 0
@@ -186,9 +188,10 @@ class RequestParser:
         self._keep(rest)
         return request
 
-    def _keep(self, data: bytes) -> None:
+    def _keep(self, data: bytes, checked: int = 0) -> None:
         self._data = data
         self._pos = 0
+        self._checked = checked
         self.has_rest = data != b""
 
     def _incomplete(self, data: bytes, pos: int) -> None:
@@ -196,8 +199,8 @@ class RequestParser:
         if self.broken:
             return
         limits = self._limits
-        # What was looked at before is kept from its beginning on; what is left of a batch of requests was not.
-        start = 0 if pos or self._pos else len(self._data)
+        # What is left of a batch of requests, or behind a body, has not been looked at before.
+        start = 0 if pos or self._pos else self._checked
         data = data[pos:]
         eol = data.find(b"\r\n")
         if (eol if eol >= 0 else len(data)) > limits.line_bytes:
@@ -215,7 +218,7 @@ class RequestParser:
         if len(data) > limits.head_bytes:
             self.give_up()
             raise Refused(431, f"The head is longer than {limits.head_bytes} bytes.")
-        self._keep(data)
+        self._keep(data, len(data))
 
     def _after_empty_line(self, data: bytes) -> Request | None:
         """One empty line before a request is ignored, as RFC 9112 section 2.2 asks."""
