@@ -38,21 +38,6 @@ __all__ = [
     "unavailable",
 ]
 
-__all__ = [
-    "KINDS",
-    "Log",
-    "Name",
-    "Op",
-    "Send",
-    "State",
-    "Sync",
-    "audit",
-    "points_of",
-    "record",
-    "states",
-    "unavailable",
-]
-
 SECTOR = 512
 KINDS = ("kept", "dropped", "prefix", "torn")
 
@@ -185,12 +170,18 @@ def _tear(content: bytearray, op: Op, rng: random.Random) -> None:
         start = stop
 
 
-def points_of(log: Log, seed: int, most: int) -> list[int]:
-    """About ``most`` positions: all around sends and the end always, then around syncs and names, others by lot."""
+def points_of(log: Log, seed: int, most: int, *, acks: Callable[[Send], int] | None = None) -> list[int]:
+    """About ``most`` positions: all around sends and the end always, then around syncs and names, others by lot.
+
+    With ``acks``, of the sends only those that carry acknowledgements count, and of these by lot what ``most`` allows.
+    """
     always, marked = {0, len(log.events)}, set()
     for number, event in enumerate(log.events):
         if isinstance(event, Send):
-            always |= {number, number + 1}
+            if acks is None:
+                always |= {number, number + 1}
+            elif acks(event):
+                marked |= {number, number + 1}
         elif not isinstance(event, Op):
             marked |= {number, number + 1}
     rng = random.Random(seed)

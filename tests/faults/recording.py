@@ -151,7 +151,7 @@ class _Parser:
         self.names = {name: number for number, name in enumerate(sorted(log.initial))}
         self.inodes = len(self.names)
         self.offsets: dict[tuple[int, str], int] = {}
-        self.submitted: dict[str, Sync] = {}  # by the program's own mark
+        self.submitted: dict[tuple[int, str], Sync] = {}  # by thread and the program's own mark
         self.open_calls: dict[str, tuple[str, list[Event]]] = {}
 
     def feed(self, lines: Iterable[str]) -> None:
@@ -164,10 +164,10 @@ class _Parser:
                 pid, call, rest = match.groups()
                 arguments, events = self.open_calls.pop(pid)
                 if whole := _WHOLE.match(f"{pid} {call}({arguments}{rest}"):
-                    self.end(call, whole[3], whole[4], events)
+                    self.end(int(pid), call, whole[3], whole[4], events)
             elif match := _WHOLE.match(line):
                 pid, call, arguments, result = match.groups()
-                self.end(call, arguments, result, self.begin(int(pid), call, arguments))
+                self.end(int(pid), call, arguments, result, self.begin(int(pid), call, arguments))
 
     def relative(self, path: str) -> str | None:
         if path == self.root:
@@ -203,8 +203,9 @@ class _Parser:
                     continue
                 if opcode not in ("FSYNC", "FDSYNC"):
                     raise Unsupported(f"asynchronous {opcode} on {name}")
-                self.submitted[mark] = Sync(self.names.get(name), name, len(self.log.events), end=False)
-                self.log.events.append(self.submitted[mark])
+                begun = Sync(self.names.get(name), name, len(self.log.events), end=False)
+                self.submitted[pid, mark] = begun
+                self.log.events.append(begun)
         elif call == "ftruncate":
             name = self.relative(_descriptor(arguments)[1])
             if name is not None:
@@ -212,7 +213,7 @@ class _Parser:
         self.log.events += events
         return events
 
-    def end(self, call: str, arguments: str, result: str, events: list[Event]) -> None:
+    def end(self, pid: int, call: str, arguments: str, result: str, events: list[Event]) -> None:
         number = int(result) if result != "?" else -1
         for event in events:
             if isinstance(event, Op):
@@ -233,7 +234,7 @@ class _Parser:
             return
         if call == "io_getevents":
             for mark, outcome in _REAPED.findall(arguments):
-                if (begun := self.submitted.pop(mark, None)) is not None:
+                if (begun := self.submitted.pop((pid, mark), None)) is not None:
                     failed = int(outcome, 0) != 0
                     self.log.events.append(Sync(begun.inode, begun.path, begun.begun, end=True, failed=failed))
             return

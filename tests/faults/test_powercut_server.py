@@ -1,0 +1,42 @@
+"""Power cuts over a whole running server: see ``server_powercut``. The long version is ``make proof``."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+
+import pytest
+
+from tests.faults import powercut, server_powercut
+
+pytestmark = pytest.mark.skipif(bool(powercut.unavailable()), reason=powercut.unavailable())
+
+SEED = 4
+
+
+@pytest.fixture
+def scratch() -> Iterator[str]:
+    with tempfile.TemporaryDirectory(dir=powercut.scratch_parent()) as directory:
+        yield directory
+
+
+def test_no_power_cut_takes_back_what_a_server_of_two_workers_acknowledged_or_served(tmp_path, scratch):
+    """Kills, evictions, checkpoints, and a sync that fails in each life of a worker: fail-stop, restart, serve."""
+    log, audit = server_powercut.record(
+        tmp_path, SEED, phase=30, inject=["fdatasync:error=EIO:when=12"], settings={"storage.flush": "thread"}
+    )
+    assert server_powercut.failed_syncs(log) > 0
+    assert audit.deposits >= 60
+    total, wrong = server_powercut.replay(log, audit, SEED, scratch, 200)
+    assert wrong == []
+    assert total > 200
+    assert {shard for shard, _ in audit.commits} == {0, 1}
+    assert len(audit.commits) > 30, "the states have to differ"
+    # Planted in the same trace: no syncs, replies before their sync, a promise that nobody kept.
+    for bug in (server_powercut.never_synced(log), server_powercut.replied_too_early(log, audit)):
+        total, wrong = server_powercut.replay(bug, audit, SEED, scratch, 60, kinds=("dropped", "torn"))
+        lost = [line for line in wrong if "lost" in line]
+        assert len(lost) > total // 20, (total, wrong)
+    audit.promises.insert(0, ("ledger-0", "planted", 1))
+    _, wrong = server_powercut.replay(log, audit, SEED, scratch, 20)
+    assert any("as planted" in line for line in wrong)
