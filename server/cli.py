@@ -10,7 +10,7 @@ from typing import Annotated
 
 import actord
 import typer
-from actord.server.commands import call, check, init, serve
+from actord.server.commands import call, check, doctor, init, serve
 from actord.server.commands.alarms import alarms
 from actord.server.exits import StartError
 
@@ -27,6 +27,7 @@ app.command("dev")(serve.dev)
 app.command("init")(init.init)
 app.command("call")(call.call)
 app.command("check")(check.check)
+app.command("doctor")(doctor.doctor)
 app.add_typer(alarms, name="alarms")
 
 
@@ -60,7 +61,7 @@ def root(
 
     Exit codes:
         0   all went well
-        1   the call was answered with an error, or the server was ended by force
+        1   the call was answered with an error, the server was ended by force, or damage was found
         2   the command line is wrong
         69  the server can't be reached
         75  somebody else uses the address or the data directory

@@ -25,7 +25,8 @@ DELETE = "DELETE FROM alarm WHERE actor = ?"
 # Texts come as bytes: one that rot made undecodable would end a listing for all of them.
 _COLUMNS = "SELECT actor, due, scheduled, retries, CAST(error AS BLOB), alarm.sum"
 _READ = f"{_COLUMNS} FROM alarm WHERE actor = ?"
-_WITH_KEY = f"{_COLUMNS}, slot, CAST(type AS BLOB), CAST(name AS BLOB), actor.sum FROM alarm CROSS JOIN actor ON actor.id = alarm.actor"
+_KEY = "slot, CAST(type AS BLOB), CAST(name AS BLOB), actor.sum"
+_WITH_KEY = f"{_COLUMNS}, {_KEY} FROM alarm CROSS JOIN actor ON actor.id = alarm.actor"
 _ARMED = f"{_WITH_KEY} WHERE error IS NULL AND due <= ? AND (due, actor) > (?, ?) ORDER BY due, actor"
 _FAILED = f"{_WITH_KEY} WHERE error IS NOT NULL AND actor > ? ORDER BY actor"
 

@@ -1,0 +1,170 @@
+"""The rows of one shard under examination: each checksum, each owner, each actor's SQL database. Part of the doctor.
+
+Texts are read as bytes and numbers only as numbers: what rotted into another type or into no text at all is a finding
+and not the end of the examination.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from typing import TYPE_CHECKING, Any
+from zlib import crc32
+
+import apsw
+from actord.storage import pages
+from actord.storage.alarms import alarm_sum
+from actord.storage.api import Alarm
+from actord.storage.view import open_view
+
+if TYPE_CHECKING:
+    from actord.storage.doctor_shard import _Shard
+
+SQL_PAGE_BYTES = 1024  # as shards/sql_vfs.py has it; the end of each is not stored
+_UNREADABLE = (apsw.Error, UnicodeDecodeError, OverflowError)
+_NAMES = "SELECT name FROM sqlite_schema WHERE type = 'table'"
+_NOBODY = "rows that belong to nobody"
+_TABLES = ("actor", "kv", "page", "alarm")
+
+
+def _typed(column: str, type_: str) -> str:
+    return f"CASE typeof({column}) WHEN '{type_}' THEN {column} END"
+
+
+def _text(column: str) -> str:
+    return f"CASE typeof({column}) WHEN 'text' THEN CAST({column} AS BLOB) END"
+
+
+_ACTOR = (
+    f"SELECT id, {_typed('slot', 'integer')}, {_text('type')}, {_text('name')}, {_typed('sum', 'integer')} "
+    "FROM actor NOT INDEXED ORDER BY id"
+)
+_KV = "SELECT {}, {}, {}, {} FROM kv".format(
+    _typed("actor", "integer"), _text("key"), _typed("value", "blob"), _typed("sum", "integer")
+)
+_PAGE = f"SELECT id, {_typed('data', 'blob')}, {_typed('sum', 'integer')} FROM page ORDER BY id"
+_ALARM = (
+    f"SELECT actor, {_typed('due', 'integer')}, {_typed('scheduled', 'integer')}, {_typed('retries', 'integer')}, "
+    f"CAST(error AS BLOB), {_typed('sum', 'integer')} FROM alarm NOT INDEXED"
+)
+_ALARM_TEXTS = "SELECT count(*) FROM alarm NOT INDEXED WHERE typeof(error) NOT IN ('text', 'null')"
+
+
+class Rows:
+    def __init__(self, shard: _Shard, conn: apsw.Connection) -> None:
+        self._shard = shard
+        self._conn = conn
+        self._actors: dict[int, bytes] = {}  # id -> type/name, of entries that could be read
+
+    def examine(self) -> None:
+        try:
+            found: set[Any] = {
+                row[0] for row in self._conn.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")
+            }
+        except _UNREADABLE:
+            found = set(_TABLES)
+        for table in _TABLES:
+            if table not in found and table in ("page", "alarm"):
+                continue  # an older format; where it should be there, the schema's check has said so
+            try:
+                getattr(self, f"_examine_{table}")()
+            except _UNREADABLE as error:
+                self._shard.damage(f"The table {table} can't be read to its end: {error}.")
+
+    def _query(self, query: str) -> Iterator[Any]:
+        for row in self._conn.execute(query):
+            self._shard.report.rows += 1
+            yield row
+
+    def _who(self, actor: int) -> str:
+        name = self._actors.get(actor)
+        return f"actor {actor}" + ("" if name is None else f" ({name.decode(errors='backslashreplace')!r})")
+
+    def _owned(self, actor: int, what: str, owners: set[int]) -> None:
+        if actor not in self._actors and actor not in owners:
+            owners.add(actor)
+            self._shard.damage(
+                f"There are {what} of actor {actor}, which has no entry.", kind="rows that belong to nobody"
+            )
+
+    def _bad(self, what: str) -> None:
+        self._shard.damage(f"{what} fails its checksum: reading it is refused.", kind="rows that fail their checksums")
+
+    def _examine_actor(self) -> None:
+        shard = self._shard
+        for id_, slot, type_, name, sum_ in self._query(_ACTOR):
+            shard.report.actors += 1
+            if None in (slot, type_, name, sum_) or crc32(b"%d\0%s\0%s" % (slot, type_, name), id_) != sum_:
+                self._bad(f"The entry of {self._who(id_)}")
+                self._actors[id_] = b"?" if name is None or type_ is None else type_ + b"/" + name
+                continue
+            self._actors[id_] = type_ + b"/" + name
+            if shard.slot_of(type_.decode(), name.decode()) != slot or (shard.slots and slot not in shard.slots):
+                shard.damage(
+                    f"{self._who(id_)} stands in slot {slot}, where nobody looks for it.", kind="actors in a wrong slot"
+                )
+
+    def _examine_kv(self) -> None:
+        nobody: set[int] = set()
+        for actor, key, value, sum_ in self._query(_KV):
+            if None in (actor, key, value, sum_) or crc32(value, crc32(key, actor)) != sum_:
+                name = b"?" if key is None else key
+                self._bad(f"The value of {self._who(actor)}, key {name.decode(errors='backslashreplace')!r},")
+            else:
+                self._owned(actor, "values", nobody)
+
+    def _examine_page(self) -> None:
+        nobody: set[int] = set()
+        for id_, data, sum_ in self._query(_PAGE):
+            actor, number = id_ >> pages.NUMBER_BITS, id_ & pages.LAST_NUMBER
+            if None in (data, sum_) or pages.page_sum(id_, data) != sum_:
+                self._bad(f"Page {number} of the SQL database of {self._who(actor)}")
+            else:
+                self._owned(actor, "SQL pages", nobody)
+
+    def _examine_alarm(self) -> None:
+        nobody: set[int] = set()
+        for actor, due, scheduled, retries, error, sum_ in self._query(_ALARM):
+            text = None if error is None else error.decode(errors="backslashreplace")
+            if (
+                None in (due, scheduled, retries, sum_)
+                or alarm_sum(actor, Alarm(due, scheduled, retries, text)) != sum_
+            ):
+                self._bad(f"The alarm of {self._who(actor)}")
+            else:
+                self._owned(actor, "an alarm", nobody)
+        wrong: Any = self._conn.execute(_ALARM_TEXTS).get
+        if wrong:
+            self._bad("The error text of a failed alarm")
+
+    # -- the actors' own SQL databases
+
+    def examine_sql(self) -> None:
+        """SQLite's own check of each actor's database."""
+        last = pages.LAST_NUMBER
+        counts: list[Any] = []
+        try:
+            query = f"SELECT id >> {pages.NUMBER_BITS}, max(id & {last}) FROM page GROUP BY 1"
+            counts = self._conn.execute(query).fetchall()
+        except _UNREADABLE as error:
+            self._shard.damage(f"The SQL databases can't be counted: {error}.")
+        for done, (actor, count) in enumerate(counts):
+            self._shard.progress(f"shard {self._shard.number}: SQL databases", done / len(counts))
+            try:
+                conn = open_view(partial(self._sql_page, actor), SQL_PAGE_BYTES, count)
+                try:
+                    problems = [str(row[0]) for row in conn.execute("PRAGMA integrity_check(5)")]
+                finally:
+                    conn.close(True)
+            except _UNREADABLE as error:
+                problems = [str(error)]
+            if problems != ["ok"]:
+                self._shard.damage(
+                    f"The SQL database of {self._who(actor)}: {'; '.join(problems)}", kind="damaged SQL databases"
+                )
+
+    def _sql_page(self, actor: int, number: int) -> bytes:
+        found: Any = self._conn.execute(
+            "SELECT data FROM page WHERE id = ?", (actor << pages.NUMBER_BITS | number,)
+        ).get
+        return found.ljust(SQL_PAGE_BYTES, b"\0") if type(found) is bytes else b""
