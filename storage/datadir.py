@@ -214,7 +214,7 @@ def _read_manifest(path: str) -> Manifest:
     restore = "Restore manifest.json from a backup of this directory; a new one would not fit its shards."
     try:
         head = msgspec.json.decode(content)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise DataDirError(f"{path} is damaged ({error}). {restore}") from None
     format_ = head.get("format") if isinstance(head, dict) else None
     if type(format_) is int and format_ > FORMAT:

@@ -110,7 +110,7 @@ class _Shard:
             return None
         try:
             marker = msgspec.json.decode(content, type=recovery.Marker)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
             self.damage(
                 f"The marker of a clean stop can't be read ({error}).",
                 "The next start recovers as after a crash. What rotted here may have rotted elsewhere: check the disk.",

@@ -166,6 +166,10 @@ class SqliteStore(SqliteAlarms, SqlitePages):
             first_slot: Any
             last_slot: Any
             last_id, first_slot, last_slot = conn.execute(_BOUNDS).fetchall()[0]
+        except (apsw.IOError, apsw.CantOpenError, apsw.NoMemError) as error:
+            # Not what the file holds is wrong, but that it can't be had now: a successor tries again.
+            conn.close()
+            raise StoreBroken(f"{path} can't be opened: {error}", applied="unknown") from error
         except apsw.Error as error:
             conn.close()
             raise StoreCorrupt(f"{path} can't be read: {error}. Restore it from a backup.") from error
