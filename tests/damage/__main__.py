@@ -1,4 +1,4 @@
-"""``python -m tests.damage --flips 5000 --seed 1``: the long version, with progress; exit code 1 when one was missed."""
+"""``python -m tests.damage --flips 5000 --seed 1``: the long version; exit code 1 when a flip was missed."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ def open_shard(directory: Path, shard: int, *, ballast: bool = True) -> SqliteSt
 
 
 def make(directory: Path, *, clean: bool) -> None:
-    """Two shards of actors with keys, alarms (one failed) and SQL; stopped cleanly, or killed with commits in the log."""
+    """Two shards of actors with keys, alarms (one failed) and SQL; stopped cleanly, or killed with a log."""
     data_dir = open_data_dir(str(directory), shards=SHARDS, ballast=0)
     for shard in range(SHARDS):
         store = open_shard(directory, shard)
