@@ -61,7 +61,7 @@ def save(name: str, data: bytes) -> Path:
 
 
 def run_by_lot(name: str, seconds: float, seed: int, most: int | None = None) -> int:
-    """Try mutated seeds for so long, or ``most``; how many. One that breaks a promise is saved, and raises."""
+    """Try mutated seeds for so long, or ``most``; how many. One that breaks one is saved, and raises."""
     from tests.fuzz.targets import TARGETS
 
     target = TARGETS[name]
