@@ -9,11 +9,12 @@ DEV    := $(VENV)/.installed-dev
 BENCH  := $(VENV)/.installed-bench
 TYPED  := .typecheck
 
-.PHONY: help serve test lint format bench bench-sql clean
+.PHONY: help serve test proof lint format bench bench-sql clean
 
 help:
 	@echo "make serve    the account example on 127.0.0.1:8000"
 	@echo "make test     the tests"
+	@echo "make proof    the faults at length: power cuts, I/O errors, kills; PROOF_SECONDS=1800 PROOF_SEED= PROOF_FLAGS="
 	@echo "make lint     style and types"
 	@echo "make format   put the source into its style"
 	@echo "make bench    durable calls a second, beside other systems (installs wrk and PostgreSQL)"
@@ -27,6 +28,11 @@ serve: $(DEV)
 test: $(DEV)
 	@.ci/apt --optional strace=strace curl=curl faketime=faketime
 	@$(BIN)/python -m pytest $(PYTEST_FLAGS)
+
+# Needs root for its real file systems; what can't be had is skipped, and the report says so.
+proof: $(DEV)
+	@.ci/apt --optional strace=strace mkfs.ext4=e2fsprogs
+	@$(BIN)/python -m tests.proof $(PROOF_FLAGS)
 
 lint: $(DEV)
 	@$(BIN)/ruff check .

@@ -140,7 +140,7 @@ def _recover(path: str, *, shard: int, identity: str, log: logging.Logger) -> No
             problems = [row[0] for row in conn.execute("PRAGMA quick_check(5)")]
             codes = [int(code) for problem in problems for code in _CODE.findall(str(problem))]
             if any(code & 0xFF == apsw.SQLITE_IOERR for code in codes):
-                raise StoreBroken(f"{path} can't be made ready: {'; '.join(map(str, problems))}", applied="unknown")
+                raise StoreBroken(f"{path} can't be read: disk I/O error {codes[0]}", applied="unknown")
             if problems != ["ok"]:
                 raise StoreCorrupt(f"{path} is damaged: {'; '.join(map(str, problems))}. Restore it from a backup.")
     finally:

@@ -96,6 +96,9 @@ class SqliteStore(SqliteAlarms, SqlitePages):
                 ballast=ballast,
                 log=log,
             )
+        except OSError as error:
+            lock.release()
+            raise StoreBroken(f"{path} can't be opened: {error}", applied="unknown") from error
         except BaseException:
             lock.release()
             raise

@@ -37,7 +37,7 @@ EXPECTED = (
     r"ended with exit code 74; it is started again$",
     r"the store .* failed",
     r"failed and this worker stops",
-    r"can't be (made ready|opened|locked): .*; it is started again$",
+    r"can't be (made ready|opened|locked|read): .*; it is started again$",
     r"the disk is full",
 )
 

@@ -163,8 +163,12 @@ def failed_syncs(log: powercut.Log) -> int:
 
 
 def never_synced(log: powercut.Log) -> powercut.Log:
-    """A planted bug: the same run by a server that never syncs a file."""
-    events = [event for event in log.events if not (isinstance(event, powercut.Sync) and event.inode is not None)]
+    """A planted bug: the same run by a server that never syncs a database or its log."""
+    events = [
+        event
+        for event in log.events
+        if not (isinstance(event, powercut.Sync) and event.path.endswith((".db", ".db-wal")))
+    ]
     return replace(log, events=events)
 
 

@@ -1,34 +1,100 @@
-"""The parts that live in folders of their own: schedules, corpus, damage.
+"""The parts that live in folders of their own: schedules, corpus, fuzzing, damage.
 
-Such a folder has a module ``proof`` with ``prove(seed: int, seconds: float, say: Callable[[str], None])``, which
-returns ``(figures, wrong)``: label -> value for the table, and a sentence for each violation. Where a folder has none
-the part says so in the report instead of passing.
+They are run as their users run them, by their commands; where a folder has none the part says so in the report.
 """
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
-from collections.abc import Callable
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 from tests.proof.part import Context, Part, Result
 
+FUZZED = ("http", "chunks", "route", "frames", "intake", "codec", "json", "arguments")
 
-def _exists(folder: str) -> bool:
+
+def _missing(module: str) -> str:
     try:
-        return importlib.util.find_spec(f"tests.{folder}.proof") is not None
+        found = importlib.util.find_spec(module) is not None
     except ModuleNotFoundError:
-        return False
+        found = False
+    return "" if found else f"{module.replace('.', '/')} is not there"
 
 
-def _part(folder: str, share: float) -> Part:
-    def run(context: Context) -> Result:
-        prove: Callable[..., tuple[dict[str, object], list[str]]]
-        prove = importlib.import_module(f"tests.{folder}.proof").prove
-        figures, wrong = prove(context.seed, context.left, context.say)
-        return Result(figures, wrong)
-
-    return Part(folder, share, run, lambda: "" if _exists(folder) else f"tests/{folder}/proof.py is not there")
+def _run(context: Context, *words: str, patience: float) -> subprocess.CompletedProcess[str]:
+    context.say(" ".join(words))
+    return subprocess.run([sys.executable, "-m", *words], capture_output=True, text=True, timeout=patience, check=False)
 
 
-PARTS = [_part("simulation", 6), _part("corpus", 2), _part("fuzz", 4), _part("damage", 4)]
+def _tail(done: subprocess.CompletedProcess[str]) -> str:
+    return (done.stdout + done.stderr)[-2000:]
+
+
+def schedules(context: Context) -> Result:
+    """Slices of seeds, one behind the other, for as long as there is time."""
+    seeds, first, size = 0, context.seed, 100
+    while (context.go_on() or not seeds) and size:
+        begun = time.monotonic()
+        words = ("tests.simulation", "--seeds", str(size), "--first", str(first + seeds))
+        done = _run(context, *words, patience=600 + context.left)
+        if done.returncode:
+            return Result({"schedules": seeds}, [f"{' '.join(words)}: {_tail(done)}"])
+        seeds += size
+        size = int(size * min(4.0, context.left / max(0.01, time.monotonic() - begun)))
+    return Result({"schedules (seeds)": seeds})
+
+
+def corpus(context: Context) -> Result:
+    done = _run(context, "pytest", "-q", "-p", "no:cacheprovider", "tests/server/test_corpus.py", patience=900)
+    found = {word: int(number) for number, word in re.findall(r"(\d+) (passed|failed|error)", done.stdout)}
+    files = len(list(Path("tests/corpus/http1").rglob("*.http")))
+    total = sum(found.values())
+    wrong = [f"the corpus: {_tail(done)}"] if done.returncode else []
+    return Result({"requests": files, "checks passed": f"{found.get('passed', 0):,} of {total:,}"}, wrong)
+
+
+def fuzzing(context: Context) -> Result:
+    """Its own engine by lot, since atheris ends its process; for each target the same time."""
+    result = Result()
+    each = max(1.0, context.left / len(FUZZED))
+    inputs = 0
+    for target in FUZZED:
+        words = ("tests.fuzz", target, "--engine", "lot", "--seconds", f"{each:.0f}", "--seed", str(context.seed))
+        done = _run(context, *words, patience=60 + 4 * each)
+        inputs += sum(int(number) for number in re.findall(r"(\d+) inputs", done.stdout))
+        if done.returncode:
+            result.wrong.append(f"{' '.join(words)}: {_tail(done)}")
+    result.figures = {"inputs": inputs, "targets": len(FUZZED)}
+    return result
+
+
+def damage(context: Context) -> Result:
+    """Single bit flips, in slices."""
+    from tests.damage.flips import run
+
+    result = Result()
+    flips = harmless = detected = 0
+    number = 0
+    while (context.go_on() or not number) and not result.wrong:
+        found = run(200, context.seed + number)
+        number += 1
+        flips += found.flips
+        harmless += found.harmless
+        detected += found.detected
+        result.wrong += [f"flip seed {context.seed + number - 1}: missed {place}" for place in found.missed]
+        context.say(f"{flips} flips, {len(result.wrong)} missed")
+    rate = detected / (flips - harmless) if flips > harmless else 1.0
+    result.figures = {"bits flipped": flips, "harmless": harmless, "detection rate of the others": f"{rate:.2%}"}
+    return result
+
+
+PARTS = [
+    Part("simulation", 6, schedules, lambda: _missing("tests.simulation.__main__")),
+    Part("corpus", 2, corpus),
+    Part("fuzz", 4, fuzzing, lambda: _missing("tests.fuzz.__main__")),
+    Part("damage", 4, damage, lambda: _missing("tests.damage.flips")),
+]
