@@ -223,6 +223,7 @@ def main(argv: list[str]) -> int:
     if boot["cpu"] is not None:
         os.sched_setaffinity(0, {boot["cpu"]})
     small_connections()
+    sys.addaudithook(_refuse_forks)
     try:
         program = load_program(settings.app)
         stores, damaged = _open_stores(boot, settings)
@@ -233,6 +234,12 @@ def main(argv: list[str]) -> int:
         return _fatal(control_socket, error.detail, code)
     sys.setswitchinterval(SWITCH_INTERVAL)
     return uvloop.run(_serve(control_socket, boot, settings, program, stores, damaged))
+
+
+def _refuse_forks(event: str, _arguments: tuple[Any, ...]) -> None:
+    """A forked child would go on as this worker: commit to its shards, and answer its callers a second time."""
+    if event in ("os.fork", "os.forkpty"):
+        raise RuntimeError("a worker must not fork: use subprocess, or multiprocessing with the method spawn")
 
 
 def _open_stores(boot: Message, settings: Settings) -> tuple[dict[int, SqliteStore], list[int]]:

@@ -1,0 +1,3 @@
+from tests.support.fixtures import fifo, serve
+
+__all__ = ["fifo", "serve"]
