@@ -91,7 +91,7 @@ class Hostile(StatefulActor):
     async def spin_politely(self) -> None:
         """Never awaits anything that takes time, and never ends."""
         await self.add()
-        while True:
+        while True:  # noqa: ASYNC110
             await asyncio.sleep(0)
 
     @timeout(0.3)
