@@ -40,7 +40,7 @@ class Shard:
 
     def _roll_back(self, held: list[Call], error: ActorOutputGateError) -> None:
         """The disk is full and a batch is gone: fail its calls, and forget what their instances knew of it."""
-        activations = {call.act for call in held}
+        activations = dict.fromkeys(call.act for call in held)  # in their order: the same run goes the same way
         for call in held:
             call.fail(error)
         self._gate.release(held)
