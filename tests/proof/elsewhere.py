@@ -35,17 +35,23 @@ def _tail(done: subprocess.CompletedProcess[str]) -> str:
 
 
 def schedules(context: Context) -> Result:
-    """Slices of seeds, one behind the other, for as long as there is time."""
-    seeds, first, size = 0, context.seed, 100
-    while (context.go_on() or not seeds) and size:
+    """Slices of seeds, one behind the other, for as long as there is time. Each runs the planted bugs as well."""
+    result = Result()
+    seeds, size, calls, caught = 0, 100, 0, ""
+    while context.go_on() or not seeds:
         begun = time.monotonic()
-        words = ("tests.simulation", "--seeds", str(size), "--first", str(first + seeds))
+        words = ("tests.simulation", "--seeds", str(size), "--start", str(context.seed + seeds))
         done = _run(context, *words, patience=600 + context.left)
         if done.returncode:
-            return Result({"schedules": seeds}, [f"{' '.join(words)}: {_tail(done)}"])
+            result.wrong.append(f"{' '.join(words)}: {_tail(done)}")
+            break
         seeds += size
-        size = int(size * min(4.0, context.left / max(0.01, time.monotonic() - begun)))
-    return Result({"schedules (seeds)": seeds})
+        calls += sum(int(number) for number in re.findall(r"(\d+) calls", done.stdout))
+        caught = "".join(re.findall(r"\d+ of \d+(?= planted)", done.stdout))
+        spent = max(0.01, time.monotonic() - begun)
+        size = max(20, min(4 * size, int(size * 0.9 * context.left / spent)))
+    result.figures = {"schedules (seeds)": seeds, "calls in them": calls, "planted bugs caught": caught}
+    return result
 
 
 def corpus(context: Context) -> Result:
