@@ -153,9 +153,14 @@ class Worker:
             await asyncio.sleep(_DRAIN_POLL_SECONDS)
         if not self.done.done():
             self._flusher.close()
+            code = 0
             for shard in self.shards.values():
-                shard.store.close()
-            self._finish(0)
+                try:
+                    shard.store.close()
+                except StoreBroken as error:  # no clean stop: the next start recovers
+                    log.critical("shard %d failed while it was closed: %s", shard.number, error)
+                    code = EXIT_BROKEN
+            self._finish(code)
 
     def _idle(self) -> bool:
         door = self.dispatcher.front_door

@@ -101,3 +101,16 @@ def test_a_failed_fsync_answers_unknown_and_ends_the_worker(method, number, serv
     server.kill()
     server.start()
     assert audit_server(history, server, KEYS) == []
+
+
+def test_a_sync_that_fails_in_the_last_moment_of_a_drain_does_not_hold_it_up(serve):
+    """Found by the replay of a whole server whose syncs fail: the worker stayed until the drain limit killed it."""
+    server = serve(settings=SETTINGS | {"storage.flush": "thread"})
+    assert server.result("Ledger", "a", "deposit", "m", 5)["number"] == 1
+    worker = server.worker_of(0)
+    with strace(worker, "-e", "trace=fdatasync", "-e", "inject=fdatasync:error=EIO:when=1"):
+        assert server.stop() == 0
+    assert not any("not finished within" in record["message"] for record in server.log), server.text()
+    assert server.unexpected(r"the store .* failed at", r"shard 0 failed while it was closed") == []
+    server.start()
+    assert server.result("Ledger", "a", "deposit", "n", 5)["number"] == 2
