@@ -147,8 +147,16 @@ class KernelFlusher:
         os.close(self._eventfd)
 
     def _reap(self) -> None:
-        os.eventfd_read(self._eventfd)
-        count = _checked(self._syscall(self._getevents, self._context, 0, _EVENTS, self._events, None))
+        try:
+            os.eventfd_read(self._eventfd)
+            count = _checked(self._syscall(self._getevents, self._context, 0, _EVENTS, self._events, None))
+        except BlockingIOError:  # woken for nothing
+            return
+        except OSError as error:  # nobody will ever hear how they ended
+            lost, self._waiting = self._waiting, {}
+            for store, done in lost.values():
+                done(store.sync_failed(error))
+            return
         for i in range(count):
             fd, _, result, _ = _EVENT.unpack_from(self._events, i * _EVENT.size)
             store, done = self._waiting.pop(fd)
