@@ -1,4 +1,4 @@
-"""When the kernel's asynchronous I/O itself fails, the outcome of what was in flight is unknown: nobody waits for it."""
+"""When the kernel's asynchronous I/O itself fails, the outcome of what was in flight is unknown: nobody waits."""
 
 from __future__ import annotations
 
