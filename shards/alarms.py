@@ -271,6 +271,9 @@ class AlarmScheduler:
         """The queue whose head has been due for longest."""
         best, best_due = None, FOREVER
         for queue in self._queues:
+            if queue.shard.committer.broken is not None:
+                queue.next = FOREVER
+                continue
             try:
                 entry = queue.head(now)
             except ActordError as error:

@@ -105,7 +105,8 @@ class TurnRunner:
         parked = self._parked
         if parked is not None:
             self._parked = None
-            parked.set_result(None)
+            if not parked.done():  # somebody may just have cancelled the pump's task: then its end starts another
+                parked.set_result(None)
 
     def _lifecycle(self, act: Activation, which: Lifecycle) -> Call:
         return Call(_NOBODY, 0, bytearray(1), act, which, (), {}, 0, NO_DEADLINE, monotonic())

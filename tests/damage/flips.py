@@ -14,7 +14,8 @@ import logging
 import random
 import tempfile
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -107,8 +108,7 @@ def run(flips: int, seed: int, progress: Callable[[int, Result], None] = lambda 
     dice = random.Random(seed)
     result = Result()
     shm = "/dev/shm" if Path("/dev/shm").is_dir() else None
-    logging.getLogger("actord.storage").addFilter(_Quiet())
-    with tempfile.TemporaryDirectory(dir=shm, prefix="actord-damage-") as folder:
+    with _quiet(), tempfile.TemporaryDirectory(dir=shm, prefix="actord-damage-") as folder:
         damage = Damage(Path(folder))
         for done in range(1, flips + 1):
             [kind] = dice.choices(KINDS, [_WEIGHTS[kind] for kind in KINDS])
@@ -129,8 +129,13 @@ def run(flips: int, seed: int, progress: Callable[[int, Result], None] = lambda 
     return result
 
 
-class _Quiet(logging.Filter):
+@contextmanager
+def _quiet() -> Iterator[None]:
     """What the stores say about thousands of flips is no news."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        return False
+    logger = logging.getLogger("actord.storage")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

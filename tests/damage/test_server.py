@@ -29,6 +29,9 @@ def test_a_damaged_shard_refuses_loudly_and_the_other_serves(tmp_path: Path) -> 
         running = actord("doctor", data)
         assert (running.returncode, "A server uses" in running.stderr) == (75, True)
         server.kill()
+        killed = actord("doctor", data)
+        assert killed.returncode == 0, "a crash is no damage"
+        assert "There was no clean stop" in killed.stdout
 
         log = data / "shards" / "0000.db-wal"
         content = bytearray(log.read_bytes())

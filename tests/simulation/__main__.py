@@ -7,7 +7,6 @@ import sys
 
 from tests.simulation.loop import virtual_clocks
 from tests.simulation.run import Result, play, run
-from tests.simulation.world import quiet
 
 
 def main() -> int:
@@ -38,7 +37,6 @@ def main() -> int:
 
 
 def one(seed: int) -> int:
-    quiet()
     with virtual_clocks():
         world = play(seed)
     for op in world.ops.values():

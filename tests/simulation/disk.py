@@ -23,9 +23,9 @@ class Faults:
     def __init__(self, dice: random.Random) -> None:
         self.on = True
         self.dice = dice
-        self.full = dice.choice((0.0, 0.0, 0.05, 0.2))
-        self.broken_write = dice.choice((0.0, 0.0, 0.01))
-        self.broken_sync = dice.choice((0.0, 0.0, 0.02))
+        self.full = dice.choice((0.0, 0.05, 0.2, 0.4))
+        self.broken_write = dice.choice((0.0, 0.0, 0.03))
+        self.broken_sync = dice.choice((0.0, 0.0, 0.04))
         self.slow_sync = dice.choice((0.0, 0.01, 0.3, 2.0))
 
     def strikes(self, chance: float) -> bool:
@@ -64,6 +64,8 @@ class SimStore(MemoryStore):
         """The machine is gone: decide what else reached the disk."""
         for _ in range(dice.randint(0, len(self.unsynced))):
             self.disk.write(self.unsynced.popleft())
+        self.unsynced.clear()
+        self.is_broken = True  # nothing that still runs reaches the disk
 
 
 def _copy(source: MemoryStore, target: MemoryStore) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -37,7 +38,7 @@ class SeededLoop(VirtualLoop):
 
 @contextmanager
 def virtual_clocks() -> Iterator[None]:
-    """Every clock that the core reads is the running loop's."""
+    """Every clock that the core reads is the running loop's; what the core logs about its failures is no news."""
 
     def now() -> float:
         return asyncio.get_running_loop().time()
@@ -50,11 +51,17 @@ def virtual_clocks() -> Iterator[None]:
         module = import_module(f"actord.shards.{name}")
         if hasattr(module, "monotonic"):
             changed.append((module, "monotonic", now))
+    loggers = [logging.getLogger(name) for name in ("actord", "actord.turns", "actord.alarms", "asyncio")]
+    levels = [logger.level for logger in loggers]
     before = [(module, name, getattr(module, name)) for module, name, _ in changed]
     for module, name, value in changed:
         setattr(module, name, value)
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL + 1)
     try:
         yield
     finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
         for module, name, value in before:
             setattr(module, name, value)

@@ -6,13 +6,12 @@ result = run(range(10_000), progress=lambda done, result: None)
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from tests.simulation.loop import virtual_clocks
 from tests.simulation.planted import PLANTED, planted
-from tests.simulation.world import World, quiet
+from tests.simulation.world import World
 
 SEEDS_FOR_A_PLANTED_BUG = 60
 
@@ -35,27 +34,21 @@ def run(
 ) -> Result:
     """Play every seed; with ``plant`` also each planted bug, until a seed finds it. About 15 ms a seed."""
     result = Result()
-    levels = {name: logging.getLogger(name).level for name in ("actord", "asyncio", "actord.turns", "actord.alarms")}
-    quiet()
-    try:
-        with virtual_clocks():
-            for done, seed in enumerate(seeds, 1):
-                world = play(seed)
-                result.seeds += 1
-                result.operations += len(world.ops)
-                result.answered += world.answered_calls
-                result.crashes += world.crashes
-                if world.violations:
-                    found = "; ".join(world.violations[:3])
-                    result.violations.append(f"seed {seed}: {found} (python -m tests.simulation --seed {seed})")
-                progress(done, result)
-            for name, bug in PLANTED.items() if plant else ():
-                with planted(bug):
-                    caught = any(play(seed).violations for seed in range(SEEDS_FOR_A_PLANTED_BUG))
-                (result.planted_caught if caught else result.planted_missed).append(name)
-    finally:
-        for name, level in levels.items():
-            logging.getLogger(name).setLevel(level)
+    with virtual_clocks():
+        for done, seed in enumerate(seeds, 1):
+            world = play(seed)
+            result.seeds += 1
+            result.operations += len(world.ops)
+            result.answered += world.answered_calls
+            result.crashes += world.crashes
+            if world.violations:
+                found = "; ".join(world.violations[:3])
+                result.violations.append(f"seed {seed}: {found} (python -m tests.simulation --seed {seed})")
+            progress(done, result)
+        for name, bug in PLANTED.items() if plant else ():
+            with planted(bug):
+                caught = any(play(seed).violations for seed in range(SEEDS_FOR_A_PLANTED_BUG))
+            (result.planted_caught if caught else result.planted_missed).append(name)
     return result
 
 

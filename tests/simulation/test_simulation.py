@@ -7,7 +7,6 @@ import os
 from tests.simulation.loop import virtual_clocks
 from tests.simulation.planted import PLANTED
 from tests.simulation.run import Result, play, run
-from tests.simulation.world import quiet
 
 SEEDS = int(os.environ.get("ACTORD_TEST_SEEDS", "250"))
 
@@ -29,7 +28,6 @@ def test_every_order_of_events_keeps_the_promises_and_every_planted_bug_is_caugh
 
 
 def test_a_seed_goes_the_same_way_every_time() -> None:
-    quiet()
     with virtual_clocks():
         for seed in range(8):
             first, second = play(seed), play(seed)
@@ -42,7 +40,6 @@ def test_a_seed_goes_the_same_way_every_time() -> None:
 
 def test_the_seeds_meet_what_they_are_meant_to_meet() -> None:
     """Every kind of outcome occurs: a simulation without faults would find nothing."""
-    quiet()
     answers = {"yes": 0, "no": 0, "unknown": 0}
     alarms = sql = 0
     with virtual_clocks():

@@ -16,7 +16,6 @@ Per key, after everything has come to rest:
 from __future__ import annotations
 
 import asyncio
-import logging
 import random
 from typing import Any
 
@@ -151,15 +150,21 @@ class World:
     def run(self) -> None:
         """Play the seed to its end; ``violations`` says what was wrong."""
         lives = random.Random(f"{self.seed} lives").choice((1, 1, 2, 3))
+        at_rest = False
         for life in range(lives):
-            self._live(life, last=life == lives - 1)
+            at_rest = self._live(life, last=life == lives - 1)
             if self.violations:
                 return
-        self._audit()
+        if not at_rest:  # the last worker has failed: one more, without faults and new calls
+            self._live(lives, last=True, faults=False)
+        if not self.violations:
+            self._audit()
 
-    def _live(self, life: int, *, last: bool) -> None:
+    def _live(self, life: int, *, last: bool, faults: bool = True) -> bool:
+        """One worker from its start to its crash, or until everything is at rest: then True."""
         self.dice = random.Random(f"{self.seed} {life}")
         self.faults = Faults(random.Random(f"{self.seed} {life} faults"))
+        self.faults.on = faults
         self._inside: dict[Key, tuple[Sim, Any]] = {}
         self._last_begun: dict[Key, int] = {}
         loop = SeededLoop(random.Random(f"{self.seed} {life} order"), self._now)
@@ -168,9 +173,10 @@ class World:
         loop.set_exception_handler(self._on_loop_error)
         try:
             asyncio.set_event_loop(loop)
-            loop.run_until_complete(self._main(last))
+            return loop.run_until_complete(self._main(last))
         except Deadlock:
             self.violation("everybody waits and no timer is set")
+            return False
         finally:
             self._end(loop)
 
@@ -178,7 +184,7 @@ class World:
         if "handle" in context:
             self.violation(f"a callback failed: {context.get('exception')!r}")
 
-    async def _main(self, last: bool) -> None:
+    async def _main(self, last: bool) -> bool:
         dice = self.dice
         store = SimStore(self.disk, self.faults)
         core = self.core = Core(
@@ -193,7 +199,7 @@ class World:
         core.runner.on_bug = lambda bug: self.violation(f"the runner failed: {bug!r}")
         self.caller = CheckedCaller(self)
         core.alarms.start()
-        operations = OPERATIONS if last else dice.randrange(1, OPERATIONS)
+        operations = (OPERATIONS if last else dice.randrange(1, OPERATIONS)) if self.faults.on else 0
         pace = dice.choice((0.0, 0.02, 0.2))
         for _ in range(operations):
             self._send()
@@ -213,23 +219,8 @@ class World:
         if core.broken or not last:
             await asyncio.sleep(_LAST_WORDS if core.broken else 0.3 * dice.random())
             self._crash()
-            if not last:
-                return
-            await self._recover_at_once()
-        await self._come_to_rest()
-
-    async def _recover_at_once(self) -> None:
-        """The last life's worker has failed: a successor without faults takes over in the same loop."""
-        self.core.alarms.stop()
-        self.core.runner.stop()
-        self._inside.clear()
-        self._last_begun.clear()
-        self.faults.on = False
-        store = SimStore(self.disk, self.faults)
-        self.core = Core(Sim, Leaving, store=store, call_timeout=CALL_TIMEOUT, init_timeout=CALL_TIMEOUT)
-        self.core.shard.committer._flusher = SimFlusher(self.faults)
-        self.caller = CheckedCaller(self)
-        self.core.alarms.start()
+            return False
+        return await self._come_to_rest()
 
     def _send(self) -> None:
         dice = self.dice
@@ -262,8 +253,9 @@ class World:
             op.answer = "unknown" if self.caller.begun[id_] else "no"
         self.caller.ops.clear()
         self.core.store.crash(self.dice)
+        self.dead = True  # what still runs in this iteration of the loop never did
 
-    async def _come_to_rest(self) -> None:
+    async def _come_to_rest(self) -> bool:
         self.faults.on = False
         loop = asyncio.get_running_loop()
         end = loop.time() + PATIENCE
@@ -271,14 +263,14 @@ class World:
         while self.caller.ops or core.store.alarms or core.alarms.running or not core.shard.committer.idle:
             if core.broken:
                 self._crash()
-                await self._recover_at_once()
-                core = self.core
+                return False
             if loop.time() > end:
                 open_calls = [op.number for op in self.caller.ops.values()]
                 self.violation(f"never at rest: calls {open_calls}, alarms {core.store.alarms}")
-                return
+                return False
             core.sweep()
             await asyncio.sleep(1.0)
+        return True
 
     def _end(self, loop: SeededLoop) -> None:
         self.dead = True
@@ -346,9 +338,3 @@ def harness_turn() -> Any:
     from actord.shards.call import current_turn
 
     return current_turn.get()
-
-
-def quiet() -> None:
-    """What the core logs about a thousand failures is no news."""
-    for name in ("actord.turns", "actord.alarms", "actord.blocking", "actord", "asyncio"):
-        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
