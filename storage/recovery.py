@@ -19,7 +19,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import re
 import stat
 
 import apsw
@@ -32,7 +31,6 @@ from actord.storage.files import FILE_MODE, fsync_dir_of, fsync_path, is_symlink
 QUICK_CHECK_BYTES = 64 * 1024 * 1024
 
 _CHUNK = 1024 * 1024
-_CODE = re.compile(r"error code=(\d+)")  # quick_check, of a page that could not be read
 
 
 class Marker(msgspec.Struct, frozen=True):
@@ -138,9 +136,6 @@ def _recover(path: str, *, shard: int, identity: str, log: logging.Logger) -> No
         schema.check_meta(conn, shard=shard, identity=identity)
         if os.stat(path).st_size <= QUICK_CHECK_BYTES:
             problems = [row[0] for row in conn.execute("PRAGMA quick_check(5)")]
-            codes = [int(code) for problem in problems for code in _CODE.findall(str(problem))]
-            if any(code & 0xFF == apsw.SQLITE_IOERR for code in codes):
-                raise StoreBroken(f"{path} can't be read: disk I/O error {codes[0]}", applied="unknown")
             if problems != ["ok"]:
                 raise StoreCorrupt(f"{path} is damaged: {'; '.join(map(str, problems))}. Restore it from a backup.")
     finally:

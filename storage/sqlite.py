@@ -84,7 +84,8 @@ class SqliteStore(SqliteAlarms, SqlitePages):
             ) from None
         except OSError as error:
             raise DataDirError(f"{path}.lock can't be locked: {error}") from error
-        try:
+
+        def attempt() -> SqliteStore:
             return cls(
                 path,
                 lock,
@@ -96,6 +97,14 @@ class SqliteStore(SqliteAlarms, SqlitePages):
                 ballast=ballast,
                 log=log,
             )
+
+        try:
+            try:
+                return attempt()
+            except StoreCorrupt as error:
+                # SQLite says the same of a read that fails with EIO: only what fails twice is damage.
+                log.warning("%s Reading it once more.", error.detail)
+                return attempt()
         except OSError as error:
             lock.release()
             raise StoreBroken(f"{path} can't be opened: {error}", applied="unknown") from error
@@ -145,7 +154,7 @@ class SqliteStore(SqliteAlarms, SqlitePages):
         try:
             self._take_over(marker)
         except BaseException:
-            self._let_go()
+            self._let_go(keep_lock=True)
             raise
 
     # -- opening
