@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from actord.storage.doctor_shard import _Shard
 
 SQL_PAGE_BYTES = 1024  # as shards/sql_vfs.py has it; the end of each is not stored
-_UNREADABLE = (apsw.Error, UnicodeDecodeError, OverflowError)
+# The last two: where the table itself is described wrongly, anything may stand in a column.
+_UNREADABLE = (apsw.Error, UnicodeDecodeError, OverflowError, TypeError, ValueError)
 _NAMES = "SELECT name FROM sqlite_schema WHERE type = 'table'"
 _NOBODY = "rows that belong to nobody"
 _TABLES = ("actor", "kv", "page", "alarm")

@@ -17,7 +17,7 @@ from actord.storage.view import open_view
 
 SHOWN = 5  # findings of one kind in one shard; the rest is counted
 
-UNREADABLE = (apsw.Error, UnicodeDecodeError, OverflowError)
+UNREADABLE = (apsw.Error, UnicodeDecodeError, OverflowError, TypeError, ValueError)
 
 
 def examine_shard(
