@@ -15,6 +15,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import apsw
 from actord.codec import decode
 from actord.errors import ActordError
 from actord.shards.slots import shard_of_slot, slot_of, slot_range
@@ -120,6 +121,8 @@ def check_ledger(store: SqliteStore, name: str, promised: dict[str, int], counte
         if kv and cursor.execute("PRAGMA integrity_check").fetchall() != [("ok",)]:
             return f"the SQL database of {name} is damaged"
         rows = cursor.execute("SELECT mark, number, amount FROM deposit").fetchall() if kv else []
+    except apsw.Error as error:
+        return f"{name} is torn: its SQL database says {error}"
     finally:
         database.close()
     problem = ledger_problem(name, kv, rows, store.read_alarm(actor) is not None)

@@ -35,8 +35,7 @@ def test_no_power_cut_takes_back_what_a_server_of_two_workers_acknowledged_or_se
     # Planted in the same trace: no syncs, replies before their sync, a promise that nobody kept.
     for bug in (server_powercut.never_synced(log), server_powercut.replied_too_early(log, audit)):
         total, wrong = server_powercut.replay(bug, audit, SEED, scratch, 150, kinds=("dropped", "torn"))
-        lost = [line for line in wrong if "lost" in line]
-        assert lost, f"a planted bug was not caught in {total} states"
+        assert wrong, f"a planted bug was not caught in {total} states"
     audit.promises.insert(0, ("ledger-0", "planted", 1))
     _, wrong = server_powercut.replay(log, audit, SEED, scratch, 20)
     assert any("as planted" in line for line in wrong)
