@@ -53,7 +53,6 @@ class Transport:
 
 class _World:
     def __init__(self) -> None:
-        logging.getLogger("actord").setLevel(logging.CRITICAL)
         self.loop = asyncio.new_event_loop()
         self.faults: list[Any] = []
         self.loop.set_exception_handler(lambda _, context: self.faults.append(context))
@@ -82,6 +81,7 @@ class _World:
 
 
 _worlds: list[_World] = []
+_log = logging.getLogger("actord")
 
 
 def intake(data: bytes) -> None:
@@ -91,7 +91,12 @@ def intake(data: bytes) -> None:
     if not _worlds or _worlds[0].count >= 20_000:  # a world keeps every actor that was ever named
         _worlds[:] = [_World()]
     world = _worlds[0]
-    world.loop.run_until_complete(world.take(data))
+    level = _log.level
+    _log.setLevel(logging.CRITICAL)  # what the worker says of thousands of bad frames is no news
+    try:
+        world.loop.run_until_complete(world.take(data))
+    finally:
+        _log.setLevel(level)
 
 
 _REQUEST = ["GET", "/a?b", [["host", "a"]], "127.0.0.1"]
