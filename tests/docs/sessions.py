@@ -171,7 +171,7 @@ def expand(command: str) -> str:
 def recipe(target: str) -> str:
     """The commands of a Makefile target, with our own Python's folder in the place of the project's environment."""
     dry = subprocess.run(
-        ["make", "--no-print-directory", "-n", "--old-file=.venv/.installed-dev", "--old-file=.venv/.installed-bench", target],
+        ["make", "--no-print-directory", "-n", *(f"--old-file=.venv/.installed-{of}" for of in ("dev", "bench")), target],
         cwd=ROOT,
         text=True,
         capture_output=True,
