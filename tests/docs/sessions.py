@@ -170,8 +170,9 @@ def expand(command: str) -> str:
 
 def recipe(target: str) -> str:
     """The commands of a Makefile target, with our own Python's folder in the place of the project's environment."""
+    installed = [f"--old-file=.venv/.installed-{what}" for what in ("dev", "bench")]
     dry = subprocess.run(
-        ["make", "--no-print-directory", "-n", *(f"--old-file=.venv/.installed-{of}" for of in ("dev", "bench")), target],
+        ["make", "--no-print-directory", "-n", *installed, target],
         cwd=ROOT,
         text=True,
         capture_output=True,

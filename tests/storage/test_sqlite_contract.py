@@ -327,6 +327,8 @@ def test_every_flipped_bit_of_a_value_in_the_file_is_noticed(path):
         with pytest.raises(StoreCorrupt, match="key 'key'"):
             store.read(1, "key")
         store.close()
+
+
 def test_the_epoch_grows_with_every_opening_that_committed(path):
     first = open_store(path)
     put(first, {"a": b"1"})
