@@ -16,6 +16,7 @@ import shutil
 import struct
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from time import monotonic
@@ -51,7 +52,15 @@ class Disk:
         _run("mount", "-o", "loop", str(self.image), str(self.path))
 
     def umount(self) -> None:
-        _run("umount", str(self.path))
+        """Processes that were killed may still be letting go of their files: tried again for as long as that takes."""
+        end = time.monotonic() + BUSY_SECONDS
+        while True:
+            try:
+                return _run("umount", str(self.path))
+            except OSError as error:
+                if "busy" not in str(error) or time.monotonic() > end:
+                    raise
+            time.sleep(0.05)
 
     def power_off(self) -> None:
         fd = os.open(self.path, os.O_RDONLY)
@@ -59,6 +68,9 @@ class Disk:
             fcntl.ioctl(fd, EXT4_IOC_SHUTDOWN, struct.pack("I", NOLOGFLUSH))
         finally:
             os.close(fd)
+
+
+BUSY_SECONDS = 20.0
 
 
 def _run(*words: str) -> None:
