@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from actord.actor import StatefulActor, timeout
     from actord.alarm import AlarmInfo
-    from actord.context import Context, Env, Storage
+    from actord.context import Context, Env, Namespace, Storage, env, stub_id
     from actord.errors import (
         ActorArgumentError,
         ActordError,
@@ -37,7 +37,10 @@ _HOME = {
     "timeout": "actor",
     "Context": "context",
     "Env": "context",
+    "Namespace": "context",
     "Storage": "context",
+    "env": "context",
+    "stub_id": "context",
     "Request": "http",
     "Response": "http",
     "ActorArgumentError": "errors",
@@ -69,12 +72,15 @@ __all__ = [
     "CodecError",
     "Context",
     "Env",
+    "Namespace",
     "Request",
     "Response",
     "StatefulActor",
     "Storage",
     "TurnEnded",
     "__version__",
+    "env",
+    "stub_id",
     "timeout",
 ]
 

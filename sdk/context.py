@@ -8,9 +8,14 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime, timedelta
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    from actord.actor import StatefulActor
 
 T = TypeVar("T")
+A = TypeVar("A", bound="StatefulActor")
+A_co = TypeVar("A_co", bound="StatefulActor", covariant=True)
 When = datetime | timedelta | int | float
 
 
@@ -197,7 +202,80 @@ class Context(Protocol):
         ...
 
 
+class Namespace(Protocol[A_co]):
+    """All the instances of one actor type. What it hands out are stubs, at once and for nothing: no instance is made,
+    no message sent, until a method of one is awaited.
+
+    To type checkers a stub of ``Account`` is an ``Account``, so that arguments, results and names are checked. Of it,
+    the public methods, ``fetch`` and ``id`` are there (:func:`stub_id` reads it with its type). Every method is
+    awaited, also one that is a plain ``def``, which type checkers refuse: make it ``async def`` to call it so.
+    """
+
+    def id_from_name(self, name: str) -> A_co:
+        """The instance of this name. ``BadRequest`` unless it is 1 to 512 bytes of UTF-8 without NUL."""
+        ...
+
+    def get(self, name: str, *, idempotency_key: str | None = None) -> A_co:
+        """The same. With ``idempotency_key`` a method called through this stub runs once for that key."""
+        ...
+
+    def new_unique_id(self) -> A_co:
+        """An instance with a new name, 128 random bits that nobody guesses."""
+        ...
+
+
 class Env(Protocol):
-    """Bindings of the program by upper-snake name: ``env.ACCOUNT.id_from_name("alice").debit(5)``."""
+    """The actors that this program reaches: ``await env.get(Account, "alice").debit(5)``.
+
+    ``get``, ``send`` and ``namespace`` take the class, and are checked by mypy and pyright. The binding of a type, its
+    name in upper snake case, is the same namespace without types: ``env.ACCOUNT.id_from_name("alice").debit(5)``.
+    A class that the program has no binding for is a ``LookupError``.
+    """
+
+    def get(self, cls: type[A], name: str, *, idempotency_key: str | None = None) -> A:
+        """A stub of the instance ``name`` of ``cls``. Its methods are called when they are awaited.
+
+        ``name``: 1 to 512 bytes of UTF-8 without NUL, else ``BadRequest``. With ``idempotency_key`` a method that is
+        called through this stub runs once for that key; a repetition is given the stored result.
+        """
+        ...
+
+    def send(self, cls: type[A], name: str, *, delay: timedelta | int | float | None = None) -> A:
+        """A stub whose methods queue a message instead: ``await env.send(Account, "bob").deposit(5)``.
+
+        Only in a turn. The message is part of the turn's commit: it leaves if the turn commits, at least ``delay``
+        (seconds, or a timedelta) later, and takes effect exactly once, in order for each pair of instances. The
+        await returns None at once, whatever type the method has.
+        """
+        ...
+
+    def namespace(self, cls: type[A]) -> Namespace[A]:
+        """All the instances of ``cls``."""
+        ...
 
     def __getattr__(self, binding: str) -> Any: ...
+
+
+def stub_id(stub: StatefulActor) -> str:
+    """The name of the instance that a stub stands for: ``stub.id``, for type checkers."""
+    name: str = getattr(stub, "id")  # noqa: B009  (a stub has it, and its type says it is the actor's class)
+    return name
+
+
+_env: Env | None = None
+
+
+def env() -> Env:
+    """The ``env`` of this worker process, for code that is not handed one: an ASGI application, a helper of it.
+
+    ``RuntimeError`` outside of a worker, and while the program is still being imported.
+    """
+    if _env is None:
+        raise RuntimeError("There is no env here: actord.env() works in a worker, once the program is imported.")
+    return _env
+
+
+def set_env(env: Env | None) -> None:
+    """What ``env()`` returns from now on. The worker calls it once; a test of a front door may bring its own."""
+    global _env
+    _env = env
