@@ -269,7 +269,7 @@ class Connection(asyncio.Protocol):
             if kind == FETCH:
                 link = self._table[slot_of(type_, name)]
                 exchange.link = link
-                exchange.id = link.submit(exchange, wire.FETCH, type_, name, fields, flags, deadline, body)
+                exchange.id = link.submit(exchange, wire.FETCH, type_, name, fields, None, flags, deadline, body)
             else:
                 link = server.router.door()
                 exchange.link = link

@@ -81,8 +81,12 @@ class Activation:
     def join(self, turn: Call, batch: Batch) -> None:
         """Move what a finished turn wrote into the open batch. Raises before anything was moved, or not at all."""
         sql = self.kv.used_sql
+        if turn.once is not None:  # what may raise comes first
+            turn.once.check(turn)
         if turn.alarm is not UNTOUCHED:
-            self.committed_alarm()  # what may raise comes first
+            self.committed_alarm()
+        if turn.once is not None or turn.effects is not None:
+            self.kv.known_id()
         if sql is not None:
             self.kv.known_id()
             sql.commit(turn)
@@ -92,6 +96,11 @@ class Activation:
             self.kv.join(turn, batch)
         if sql is not None:
             sql.join(turn, batch)
+        if turn.once is not None:
+            turn.once.join(turn, batch)
+        if turn.effects is not None:
+            for effect in turn.effects:
+                effect.join(turn, batch)
 
     def committed_alarm(self) -> Alarm | None:
         """The alarm as the turns so far left it."""
@@ -116,10 +125,11 @@ class Activation:
             self.kv.used_sql.drop()
 
     def undo(self, turn: Call) -> bool:
-        """Take back what a failed turn did beyond its own buffers. True when it had changed the alarm or SQL."""
+        """Take back what a failed turn did beyond its own buffers. True when it had written there."""
         sql = self.kv.used_sql
         wrote = sql is not None and sql.rollback()
-        return wrote or turn.alarm is not UNTOUCHED
+        effects = turn.effects
+        return wrote or turn.alarm is not UNTOUCHED or (effects is not None and any(e.is_write for e in effects))
 
     @property
     def evictable(self) -> bool:

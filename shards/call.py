@@ -19,8 +19,12 @@ if TYPE_CHECKING:
     from actord.shards.alarms import Handler
     from actord.shards.registry import Method
     from actord.shards.transactions import Transaction
+    from actord.shards.waits import Wait
+    from actord.storage.api import Batch
 
 NO_DEADLINE = 1 << 62
+EFFECTS = 1 << 16  # a flag of our own beside those of the wire: the call has effects that leave with its reply
+AT_THE_GATE = TIMING | EFFECTS
 UNTOUCHED: Any = object()  # what a turn's alarm is until the turn sets or removes it
 
 # The turn that the running code belongs to. Storage and context refuse everybody else: a task that a turn left
@@ -50,6 +54,44 @@ class Sink:
         """Send what was put."""
 
 
+class Effect:
+    """Something that a turn did which counts only if the turn commits: a send, an emitted event, a socket's frame.
+
+    Made by ``Call.add``. ``join`` puts what has to be stored into the turn's batch; ``leave`` is called behind the
+    output gate, when the turn's commit and all that it could have seen are durable, before the reply is put into its
+    sink. An effect of a turn that fails is forgotten. Neither may raise.
+    """
+
+    __slots__ = ()
+    is_write = True  # undone with the storage block that it was made in
+
+    def join(self, call: Call, batch: Batch) -> None:
+        """The turn has succeeded: add to its commit."""
+
+    def leave(self, call: Call) -> None:
+        """The commit is durable."""
+
+
+class Once:
+    """Makes a call take effect once: an idempotency key, a message of an outbox. Given to the dispatcher with it."""
+
+    __slots__ = ()
+
+    def answered(self, call: Call) -> bool:
+        """Asked as the turn begins. True: an earlier run stands, and ``call`` carries its reply. False: run it.
+
+        May raise an ``ActordError``, which is the answer then. Called again when the turn has to begin again.
+        """
+        raise NotImplementedError
+
+    def check(self, call: Call) -> None:
+        """The method has returned and the reply is known: raise an ``ActordError`` if it can't be kept."""
+
+    def join(self, call: Call, batch: Batch) -> None:
+        """Note in the turn's own commit that it took effect. May not raise."""
+        raise NotImplementedError
+
+
 class Lifecycle:
     """Stands where a user's method would, when the runtime itself takes a turn: initialisation, deactivation."""
 
@@ -77,6 +119,7 @@ class Call:
         "cleared",
         "coroutine",
         "deadline",
+        "effects",
         "ended",
         "flags",
         "head",
@@ -85,13 +128,16 @@ class Call:
         "limit",
         "method",
         "more",
+        "once",
         "over",
         "queued",
+        "reached",
         "sink",
         "started",
         "status",
         "task",
         "timer",
+        "waits",
         "writes",
     )
 
@@ -131,7 +177,11 @@ class Call:
         self.cleared = False
         self.alarm = UNTOUCHED  # an Alarm, or None: removed
         self.block: Transaction | None = None  # the innermost open one
-        self.more = False  # it also touched SQL or the alarm: the activation knows what there is to join or undo
+        self.more = False  # there is more than ``writes``: the activation knows what there is to join or undo
+        self.effects: list[Effect] | None = None
+        self.once: Once | None = None
+        self.waits: dict[Wait, None] | None = None  # the calls to other actors that it waits for
+        self.reached = 0  # how many such calls may have applied something
         self.aborted = ""  # why ctx.abort was called, whatever the method made of it
         # the reply
         self.status = 200
@@ -150,14 +200,32 @@ class Call:
         else:
             self.body = json.dumps(value)
 
+    def add(self, effect: Effect) -> None:
+        """Have an effect join this turn's commit. The turn must be the one that runs."""
+        if self.effects is None:
+            self.effects = [effect]
+            self.flags |= EFFECTS
+            self.more = True
+        else:
+            self.effects.append(effect)
+
     def fail(self, error: ActordError) -> None:
         """Set the reply from an error."""
+        self.effects = None
         self.status, self.body, self.head = problem_reply(error, msgpack=bool(self.flags & MSGPACK))
 
-    def time(self) -> None:
-        """Add Server-Timing to the head, as the reply leaves."""
-        if not self.flags & TIMING:
-            return
+    def leave(self) -> None:
+        """What happens as the reply passes the gate, for calls whose flags say that there is something."""
+        effects = self.effects
+        if effects is not None:
+            self.effects = None
+            for effect in effects:
+                effect.leave(self)
+        if self.flags & TIMING:
+            self._time()
+
+    def _time(self) -> None:
+        """Add Server-Timing to the head."""
         now = monotonic()
         started = self.started or now
         ended = self.ended or started

@@ -25,6 +25,7 @@ from actord.shards.wire import MSGPACK, PAIR, Frame, WireError
 if TYPE_CHECKING:
     from actord.shards.door import FrontDoor
     from actord.shards.intake import Connection
+    from actord.shards.waits import WaitGraph
 
 _RETRY_AFTER = 1.0
 
@@ -50,6 +51,7 @@ class Dispatcher:
         self.hosts = {name: Host(type_, settings, pool) for name, type_ in program.types.items()}
         self.shard_of: list[Shard | None] = []  # by slot; None: another worker's
         self.damaged: frozenset[int] = frozenset()  # slots of shards that are not served
+        self.waits: WaitGraph  # set once, when the worker is composed
         self.front_door: FrontDoor | None = None
         self.connections: set[Connection] = set()
         self.facts = {"front_door": program.front_door is not None, "types": sorted(program.types)}
@@ -66,24 +68,36 @@ class Dispatcher:
             method = host.type.methods.get(method_name)
             if method is None:
                 method = host.type.method(method_name)
-            if not flags & MSGPACK:
-                args, kwargs = method.binder.from_json(body)
-            elif flags & PAIR:
-                args, kwargs = method.binder.from_call(*codec.decode(body))
-            else:
-                args, kwargs = method.binder.from_msgpack(body)
+            args, kwargs = _arguments(method, flags, body) if flags & MSGPACK else method.binder.from_json(body)
             self._admit(sink, id_, sink.begun, host, name, method, args, kwargs, flags, deadline, now)
         except ActordError as error:
             self._refuse(sink, id_, flags, error)
 
+    def callx(self, sink: Connection, frame: Frame, now: float) -> None:
+        """A CALLX frame: ``(kind, id, type, name, method, extras, flags, deadline, body)``."""
+        _, id_, type_, name, method_name, extras, flags, deadline, body = frame
+        _check_frame(id_, deadline, flags, body)
+        if type(extras) is not dict:
+            raise WireError(f"extras of type {type(extras).__name__}")
+        try:
+            host = self.hosts[self._program.type(type_).name]
+            method = host.type.method(method_name)
+            args, kwargs = _arguments(method, flags, body)
+            call = self._admit(sink, id_, sink.begun, host, name, method, args, kwargs, flags, deadline, now)
+            self._admitted(call, extras)
+        except ActordError as error:
+            self._refuse(sink, id_, flags, error)
+
     def fetch(self, sink: Connection, frame: Frame, now: float) -> None:
-        """A FETCH frame: ``(kind, id, type, name, request, flags, deadline, body)``."""
-        _, id_, type_, name, request, flags, deadline, body = frame
+        """A FETCH frame: ``(kind, id, type, name, request, extras, flags, deadline, body)``."""
+        _, id_, type_, name, request, extras, flags, deadline, body = frame
         _check_frame(id_, deadline, flags, body)
         try:
             host = self.hosts[self._program.type(type_).name]
             args = (Request.from_wire(request, body),)
-            self._admit(sink, id_, sink.begun, host, name, host.type.fetch, args, {}, flags, deadline, now)
+            call = self._admit(sink, id_, sink.begun, host, name, host.type.fetch, args, {}, flags, deadline, now)
+            if extras:
+                self._admitted(call, extras)
         except ActordError as error:
             self._refuse(sink, id_, flags, error)
 
@@ -111,12 +125,26 @@ class Dispatcher:
         method: Method,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
+        body: bytes,
+        extras: dict[str, Any],
         deadline: int,
-        now: float,
     ) -> Call:
-        """A call from this process. Values have passed the codec. Raises what can be refused at once."""
-        host = self.hosts[type_]
-        return self._admit(sink, 0, bytearray(1), host, name, method, args, kwargs, MSGPACK, deadline, now)
+        """A call from this process. Values have passed the codec. Raises what can be refused at once.
+
+        ``body`` is what a frame would carry, ``extras`` as in the wire's CALLX.
+        """
+        now = monotonic()
+        call = self._admit(sink, 0, bytearray(1), self.hosts[type_], name, method, args, kwargs, MSGPACK, deadline, now)
+        if extras:
+            self._admitted(call, extras)
+        return call
+
+    def _admitted(self, call: Call, extras: dict[str, Any]) -> None:
+        """What concerns calls with extras alone."""
+        caller = extras.get("from")
+        if caller is not None and call.act.turn is not None:  # it waits behind another turn
+            type_, name, born = caller
+            self.waits.admitted(call, (type_, name), born)
 
     def _admit(
         self,
@@ -148,6 +176,11 @@ class Dispatcher:
             calls[id_] = call
         runner.admit(call)
         return call
+
+    def find(self, key: tuple[str, str]) -> Activation | None:
+        """The activation of a key, None when there is none."""
+        host = self.hosts.get(key[0])
+        return host.activations.get(key[1]) if host is not None else None
 
     def activation(self, type_: str, name: str, *, gone: bool = False) -> Activation:
         """The activation of a key, made when there is none. Raises what a call to it would be refused with.
@@ -182,6 +215,14 @@ class Dispatcher:
         call.fail(error)
         self._gate.release((call,))
         self._gate.flush()
+
+
+def _arguments(method: Method, flags: int, body: bytes) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    if not flags & MSGPACK:
+        return method.binder.from_json(body)
+    if flags & PAIR:
+        return method.binder.from_call(*codec.decode(body))
+    return method.binder.from_msgpack(body)
 
 
 def _check_frame(id_: Any, deadline: Any, flags: Any, body: Any) -> None:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, cast
 from actord.errors import ActordError, ActorFetchTimeoutError
 from actord.http import Request, Response
 from actord.shards.call import body_of
+from actord.shards.outbound import Visit, current_visit
 from actord.shards.problem import PROBLEM_HEAD, log_fault, method_error, problem_reply
-from actord.shards.stub import Visit, current_visit
 from actord.shards.wire import TIMING
 
 if TYPE_CHECKING:
@@ -82,6 +82,6 @@ def _problem(error: BaseException, visit: Visit, over_limit: float | None) -> tu
     else:
         problem = method_error(error, "The front door")
         log_fault(log, "the front door failed", error)
-    problem.applied = "unknown" if visit.calls else "no"
+    problem.applied = "unknown" if visit.reached else "no"
     status, body, head = problem_reply(problem, msgpack=False)
     return status, body, head or PROBLEM_HEAD

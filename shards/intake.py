@@ -1,6 +1,6 @@
 """The serving end of a link: frames in, calls admitted; replies out, one write for each flush.
 
-1. Every CALL, FETCH and DOOR is answered by exactly one REPLY, also when it is refused or was cancelled.
+1. Every CALL, CALLX, FETCH and DOOR is answered by exactly one REPLY, also when it is refused or was cancelled.
 2. A frame that makes no sense closes the link: nothing after it is taken.
 3. When the caller goes away, its calls that have not begun are not made.
 """
@@ -18,11 +18,14 @@ from actord.limits import LINK_CALLS
 from actord.shards.call import Call, Sink
 from actord.shards.wire import (
     CALL,
+    CALLX,
     CANCEL,
+    CYCLE,
     DOOR,
     DRAINING,
     FETCH,
     HELLO,
+    PROBE,
     READY,
     REPLY,
     VERSION,
@@ -109,6 +112,12 @@ class Connection(asyncio.Protocol, Sink):
                 self._dispatcher.fetch(self, frame, now)
             elif kind == DOOR:
                 self._dispatcher.door(self, frame, now)
+            elif kind == CALLX:
+                self._dispatcher.callx(self, frame, now)
+            elif kind == PROBE:
+                self._dispatcher.waits.on_probe(frame)
+            elif kind == CYCLE:
+                self._dispatcher.waits.on_cycle(frame)
             else:
                 raise WireError(f"frame kind {kind!r} is unknown")
         if self._out:

@@ -67,6 +67,7 @@ class Link(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._free = list(range(LINK_CALLS))
         self._waiting: dict[int, Waiter] = {}
+        self._later: list[Frame] = []  # without a reply, kept until the worker has greeted
         self._abandoned: set[int] = set()  # given up by the caller; the id comes back with the worker's reply
         self._bytes = 0
         self._closed = False
@@ -125,6 +126,16 @@ class Link(asyncio.Protocol):
                 self._loop.call_soon(self._flush)
             out.append(frame)
         return id_
+
+    def say(self, frame: Frame) -> None:
+        """Send a frame that has no reply, after the calls before it. Lost when the worker dies with it."""
+        if not self._up:
+            if len(self._later) < LINK_CALLS:
+                self._later.append(frame)
+            return
+        if not self._out:
+            self._loop.call_soon(self._flush)
+        self._out.append(frame)
 
     def cancel(self, id_: int) -> None:
         """The caller has gone: a call that has not begun is not made. The waiter is not told anything more."""
@@ -209,7 +220,8 @@ class Link(asyncio.Protocol):
         if frame[0] == READY and len(frame) == 3 and frame[1] == VERSION:
             self.facts = frame[2]
             self.ready = self._up = True
-            self._out = [waiter.frame for waiter in self._waiting.values()]
+            self._out = [waiter.frame for waiter in self._waiting.values()] + self._later
+            self._later = []
             self._flush()
             if self._on_ready is not None:
                 self._on_ready(self)

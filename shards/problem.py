@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from math import isfinite
-from typing import Any
+from typing import Any, cast
 
 from actord import codec, json
-from actord.errors import ActordError, ActorMethodError
+from actord.errors import ActordError, ActorMethodError, CodecError, StoreCorrupt
 
 MSGPACK_HEAD = b"Content-Type: application/msgpack\r\n"
 PROBLEM_HEAD = b"Content-Type: application/problem+json\r\n"
@@ -76,3 +77,22 @@ def _carried(value: Any, encode: Any) -> Any:
 def _shown(value: Any) -> str:
     text = value if type(value) is str else repr(value)
     return text.encode("utf-8", "backslashreplace").decode()
+
+
+def as_error(error: BaseException, label: str) -> ActordError:
+    """What the caller is told; whatever the method raised, nothing of its turn was applied."""
+    if issubclass(type(error), StoreCorrupt):  # its own detail is for the log: it names files
+        return StoreCorrupt("Something that this instance has stored is damaged. The server's log says what.")
+    if issubclass(type(error), ActordError):
+        known = cast(ActordError, error)  # isinstance would ask the error itself, which may be anything
+        with suppress(Exception):
+            known.applied = "no"
+            return known
+    return method_error(error, label)
+
+
+def result_error(label: str, error: BaseException) -> BaseException:
+    """The same for an error of encoding what the method returned."""
+    if isinstance(error, CodecError):
+        return ActorMethodError(f"{label} returned what can't be sent: {error.detail}", error_type="CodecError")
+    return error

@@ -1,4 +1,4 @@
-"""``async with storage.transaction() as txn``: a savepoint over keys, SQL and alarm of a turn.
+"""``async with storage.transaction() as txn``: a savepoint over keys, SQL, alarm and sends of a turn.
 
 1. When the block raises, exactly what was written in it is undone, and the exception goes on. Otherwise it stays with
    the turn, and commits or fails with it.
@@ -44,7 +44,7 @@ _METHODS = frozenset(
 class Transaction:
     """Implements ``actord.context.Transaction``. It may be entered once."""
 
-    __slots__ = ("_alarm", "_cleared", "_kv", "_mark", "_outer", "_rolled_back", "_turn", "_writes")
+    __slots__ = ("_alarm", "_cleared", "_effects", "_kv", "_mark", "_outer", "_rolled_back", "_turn", "_writes")
 
     def __init__(self, kv: KV) -> None:
         self._kv = kv
@@ -59,6 +59,7 @@ class Transaction:
         self._writes = None if turn.writes is None else dict(turn.writes)
         self._cleared = turn.cleared
         self._alarm = turn.alarm
+        self._effects = len(turn.effects or ())
         self._mark: Mark = self._kv.mark(turn)
         self._turn = turn
         turn.block = self
@@ -97,6 +98,8 @@ class Transaction:
         turn.writes = self._writes
         turn.cleared = self._cleared
         turn.alarm = self._alarm
+        if turn.effects is not None:
+            turn.effects[self._effects :] = [one for one in turn.effects[self._effects :] if not one.is_write]
         self._kv.undo_to(turn, self._mark)
 
     def check(self) -> None:

@@ -18,17 +18,15 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Generator
-from contextlib import suppress
 from contextvars import Context, copy_context
 from time import monotonic
 from types import CoroutineType, coroutine
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from actord.errors import (
     ActordError,
     ActorError,
     ActorFetchTimeoutError,
-    ActorMethodError,
     ActorMethodTimeoutError,
     ActorUnavailable,
     BlockConcurrencyTimeoutError,
@@ -42,7 +40,7 @@ from actord.shards.activation import Activation, ActorContext
 from actord.shards.blackbox import mark, private_box
 from actord.shards.blocking import BLOCKING_SECONDS, BlockingSteps
 from actord.shards.call import NO_DEADLINE, Call, Lifecycle, Sink, current_turn
-from actord.shards.problem import log_fault, method_error
+from actord.shards.problem import as_error, log_fault, result_error
 
 if TYPE_CHECKING:
     from actord.shards.gate import OutputGate
@@ -227,6 +225,10 @@ class TurnRunner:
         finally:
             self.suspended -= 1
             call.timer.cancel()
+            if call.waits:  # by tasks that it leaves behind
+                for wait in list(call.waits):
+                    wait.future.cancel()
+                call.waits = None
             if self._parked is not None:
                 self._settle()
 
@@ -246,6 +248,8 @@ class TurnRunner:
         """Whether the turn may run now; otherwise it was answered, or comes later."""
         act = call.act
         self.waiting -= 1
+        if call.once is not None and self._answered_before(call):
+            return False
         if act.instance is None and type(call.method) is not Lifecycle:
             if not self._build(call):
                 return False
@@ -268,6 +272,32 @@ class TurnRunner:
         act.turn = call
         return True
 
+    def _answered_before(self, call: Call) -> bool:
+        """Whether the call took effect in an earlier run, or that can't be said; then it is answered."""
+        assert call.once is not None
+        try:
+            if not call.once.answered(call):
+                return False
+        except StoreBroken as error:
+            call.act.shard.committer.break_off(error)
+            call.fail(error)
+        except ActordError as error:
+            call.fail(as_error(error, call.method.name))
+        self._answer(call)
+        self._next(call.act)
+        return True
+
+    def refuse_queued(self, call: Call, error: ActordError) -> None:
+        """Answer a call out of its turn, if it is still queued behind another one."""
+        mailbox = call.act.mailbox
+        if mailbox is None or call not in mailbox:
+            return
+        mailbox.remove(call)
+        self.waiting -= 1
+        call.fail(error)
+        self._gate.release((call,))
+        self._gate.flush()
+
     def _build(self, call: Call) -> bool:
         """Construct the instance; queue its initialisation before the call if it has one. False when that failed."""
         act = call.act
@@ -277,7 +307,7 @@ class TurnRunner:
             act.instance = copy_context().run(act.host.type.build, context, self._env)
             initialisers = context.initialisers()
         except BaseException as error:
-            self._discard(act, _as_error(error, f"{act.host.type.name}.__init__"), call)
+            self._discard(act, as_error(error, f"{act.host.type.name}.__init__"), call)
             return False
         if initialisers:
             if act.mailbox is None:
@@ -329,7 +359,7 @@ class TurnRunner:
                 act.kv.join(call, committer.batch)
         except BaseException as error:
             call.over = False
-            self._fail(call, _result_error(call, error))
+            self._fail(call, result_error(f"{act.host.type.name}.{call.method.name}", error))
             return
         self._answer(call)
         if call.method is self._deactivate:
@@ -355,7 +385,7 @@ class TurnRunner:
         if issubclass(type(error), StoreBroken):
             act.shard.committer.break_off(error)
         label = f"{act.host.type.name}.{call.method.name}"
-        failure = _as_error(error, label)
+        failure = as_error(error, label)
         if not isinstance(failure, ActorError | InstanceAborted):
             told = error if issubclass(type(error), StoreCorrupt) else failure
             log_fault(log, f"{label} of {act.name!r} failed: {getattr(told, 'detail', '')}", error)
@@ -364,6 +394,8 @@ class TurnRunner:
             return
         if call.method is self._deactivate:
             act.instance = None
+        if call.reached:  # its own writes are gone; whether those of actors that it called are, only they know
+            failure.applied = "unknown"
         call.fail(failure)
         self._answer(call)
         self._next(act)
@@ -386,8 +418,8 @@ class TurnRunner:
         if call.method is self._initialise:
             self._discard(act, BlockConcurrencyTimeoutError(detail, retry_after=1), None)
         else:
-            fetch = call.method is act.host.type.fetch
-            call.fail(ActorFetchTimeoutError(detail) if fetch else ActorMethodTimeoutError(detail))
+            kind = ActorFetchTimeoutError if call.method is act.host.type.fetch else ActorMethodTimeoutError
+            call.fail(kind(detail, applied="unknown" if call.reached else "no"))
             self._answer(call)
             self._next(act)
         if self._parked is not None:
@@ -411,14 +443,10 @@ class TurnRunner:
 
     def _answer(self, call: Call) -> None:
         """Hand the reply to the output gate: at once if everything it could have seen is durable."""
-        if call.sink is _NOBODY:
-            # its writes still need somebody who waits for their batch
-            if call.act.seq == call.act.shard.committer.batch.seq:
-                call.act.shard.committer.hold(call, call.act.seq)
-                self._touched[call.act.shard.committer] = None
-            return
         committer = call.act.shard.committer
         seq = call.act.seq
+        if call.sink is _NOBODY and seq != committer.batch.seq and call.effects is None:
+            return  # otherwise its writes need somebody who waits for their batch
         if seq > committer.durable_seq:
             committer.hold(call, seq)
             self._touched[committer] = None
@@ -454,22 +482,3 @@ class TurnRunner:
         for each in waiting:
             each.fail(error)
             self._answer(each)
-
-
-def _as_error(error: BaseException, label: str) -> ActordError:
-    """What the caller is told; whatever the method raised, nothing of its turn was applied."""
-    if issubclass(type(error), StoreCorrupt):  # its own detail is for the log: it names files
-        return StoreCorrupt("Something that this instance has stored is damaged. The server's log says what.")
-    if issubclass(type(error), ActordError):
-        known = cast(ActordError, error)  # isinstance would ask the error itself, which may be anything
-        with suppress(Exception):
-            known.applied = "no"
-            return known
-    return method_error(error, label)
-
-
-def _result_error(call: Call, error: BaseException) -> BaseException:
-    if isinstance(error, CodecError):
-        label = f"{call.act.host.type.name}.{call.method.name}"
-        return ActorMethodError(f"{label} returned what can't be sent: {error.detail}", error_type="CodecError")
-    return error

@@ -6,9 +6,16 @@ One C call decodes a whole batch, which measured three times faster than one str
 Caller to worker                                                  Worker to caller
   HELLO   version, caller's name, path of its begun map             READY   version, facts about the program (a map)
   CALL    id, type, name, method, flags, deadline, body             REPLY   id, status, body, head
-  FETCH   id, type, name, request, flags, deadline, body            DRAINING
+  FETCH   id, type, name, request, extras, flags, deadline, body           DRAINING
   DOOR    id, request, flags, deadline, body
+  CALLX   id, type, name, method, extras, flags, deadline, body
   CANCEL  id
+  PROBE   worker, token, born, path
+  CYCLE   token, path
+
+``extras`` is None or a map: "key" and "msg" make the call take effect once (an idempotency key; a message of an
+outbox), "from" is the actor whose turn makes the call: [type, name, born], born in nanoseconds of CLOCK_MONOTONIC.
+PROBE and CYCLE are between workers, see ``shards.waits``; a path is a list of [type, name].
 
 ``deadline`` is in milliseconds of CLOCK_MONOTONIC, which all processes of one machine share. ``request`` of FETCH and
 DOOR is [method, target, [[name, value], ...], client address], all str: target in ASCII, names in lower case, values as
@@ -16,7 +23,7 @@ Latin-1; the address is an IP address, or None on a unix socket. ``head`` of a R
 document when the status is 400 or more), else the header lines of the response as bytes, each ended by CRLF, without
 Content-Length, Date and Connection: the front adds those.
 
-Kinds 6 to 15 and 19 to 31 are free for sockets, sends and streaming.
+Kinds 9 to 15 and 19 to 47 are free for sockets and streaming.
 """
 
 from __future__ import annotations
@@ -27,9 +34,9 @@ from typing import Any
 import ormsgpack
 from actord.limits import WIRE_BATCH_BYTES
 
-VERSION = 1
+VERSION = 2
 
-HELLO, CALL, FETCH, DOOR, CANCEL = 1, 2, 3, 4, 5
+HELLO, CALL, FETCH, DOOR, CANCEL, CALLX, PROBE, CYCLE = 1, 2, 3, 4, 5, 6, 7, 8
 READY, REPLY, DRAINING = 16, 17, 18
 
 # flags of CALL, FETCH and DOOR

@@ -34,12 +34,14 @@ from actord.shards.eviction import SWEEP_SECONDS, Evictor
 from actord.shards.gate import OutputGate
 from actord.shards.intake import Connection
 from actord.shards.link import Link
+from actord.shards.outbound import Outbound
 from actord.shards.registry import Program, ProgramError, load_program
 from actord.shards.shard import Shard
-from actord.shards.slots import SLOTS, shard_of_slot, slot_range
+from actord.shards.slots import SLOTS, shard_of_slot, slot_of, slot_range
 from actord.shards.sql_database import small_connections
-from actord.shards.stub import Environment, StubRouter
+from actord.shards.stub import Environment
 from actord.shards.turns import TurnRunner
+from actord.shards.waits import Key, WaitGraph
 from actord.storage.ballast import Ballast
 from actord.storage.datadir import shard_paths
 from actord.storage.flush import open_flusher
@@ -76,7 +78,7 @@ class Worker:
         self._flusher = open_flusher(loop, settings.storage.flush)
         self._gate = gate = OutputGate()
         self._links: dict[int, Link] = {}
-        router = StubRouter(self._link_of_slot, settings.http.call_deadline)
+        router = Outbound(self._link_of_slot, settings.http.call_deadline)
         env = Environment(program, router)
         actors = settings.actors
         self._runner = runner = TurnRunner(
@@ -107,6 +109,13 @@ class Worker:
             at_once=actors.alarms_at_once,
         )
         self.admin = Admin(AlarmAdmin(dispatcher, runner, list(self.shards.values())).handlers())
+        dispatcher.waits = self._waits = WaitGraph(
+            boot["index"],
+            find=dispatcher.find,
+            link_to=self._link_to,
+            link_of=self._link,
+            refuse=runner.refuse_queued,
+        )
         self._owner_of_shard = {shard: owner for owner, link in enumerate(boot["links"]) for shard in link["shards"]}
         self._server: asyncio.Server | None = None
         self._draining = False
@@ -126,6 +135,7 @@ class Worker:
             self._loop.call_soon(self._sweep_more)
         for link in self._links.values():
             link.expire()
+        self._waits.sweep()
         self._loop.call_later(SWEEP_SECONDS, self._sweep)
 
     def _sweep_more(self) -> None:
@@ -187,7 +197,14 @@ class Worker:
     # -- links to other workers
 
     def _link_of_slot(self, slot: int) -> Link:
-        owner = self._owner_of_shard[shard_of_slot(slot, self._boot["shards"])]
+        return self._link(self._owner_of_shard[shard_of_slot(slot, self._boot["shards"])])
+
+    def _link_to(self, key: Key) -> Link | None:
+        """The link to the owner of a key; None when that is this worker."""
+        slot = slot_of(*key)
+        return None if self.dispatcher.shard_of[slot] is not None else self._link_of_slot(slot)
+
+    def _link(self, owner: int) -> Link:
         link = self._links.get(owner)
         if link is None:
             me, runtime_dir = self._boot["index"], self._boot["runtime_dir"]

@@ -104,8 +104,8 @@ _BATCHES: list[list[Frame]] = [
     [(CALL, 1, "Thing", "a", "add", 0, LATE, b'{"n":2}')],
     [(CALL, 2, "Thing", "a", "echo", MSGPACK, LATE, b"\x91\xc0"), (CANCEL, 2)],
     [(CALL, 3, "Thing", "b", "echo", MSGPACK | PAIR | TIMING, LATE, b"\x92\x91\x01\x80")],
-    [(FETCH, 4, "Thing", "a", _REQUEST, 0, LATE, b""), (FETCH, 5, "Thing", "c", _REQUEST, TIMING, 0, b"x")],
-    [(DOOR, 6, _REQUEST, 0, LATE, b"")],
+    [(FETCH, 4, "Thing", "a", _REQUEST, None, 0, LATE, b""), (FETCH, 5, "Thing", "c", _REQUEST, None, TIMING, 0, b"x")],
+    [(DOOR, 6, _REQUEST, None, 0, LATE, b"")],
     [(CALL, 7, "None", "a", "add", 0, LATE, b""), (CALL, 8, "Thing", "a", "_x", 0, LATE, b"")],
     [(CALL, 9, "Thing", "", "add", 0, -1, b""), (CALL, 9, "Thing", "a", "add", 0, 1, b"[1]")],
 ]

@@ -248,7 +248,7 @@ _FRAMES: list[list[wire.Frame]] = [
     [(wire.HELLO, wire.VERSION, "front", "/run/begun")],
     [(wire.CALL, 1, "T", "name", "method", 0, 1 << 40, b"{}"), (wire.CANCEL, 1)],
     [(wire.REPLY, 7, 200, b"null", None), (wire.DRAINING,)],
-    [(wire.FETCH, 2, "T", "n", ["GET", "/", [["host", "a"]], None], 0, 1 << 40, b"")],
+    [(wire.FETCH, 2, "T", "n", ["GET", "/", [["host", "a"]], None], None, 0, 1 << 40, b"")],
 ]
 
 _JSON: list[Any] = [

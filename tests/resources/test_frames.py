@@ -71,7 +71,7 @@ BAD_AFTER_HELLO = {
     "type-is-a-list": wire.pack_batch([add(type_=["Hostile"])]),
     "frame-too-short": wire.pack_batch([(wire.CALL, 1)]),
     "frame-too-long": wire.pack_batch([(*add(), 1)]),
-    "request-is-no-request": wire.pack_batch([(wire.FETCH, 1, "Hostile", "x", [1], 0, LATE, b"")]),
+    "request-is-no-request": wire.pack_batch([(wire.FETCH, 1, "Hostile", "x", [1], None, 0, LATE, b"")]),
     "door-flags-are-text": wire.pack_batch([(wire.DOOR, 1, ["GET", "/", [], None], "x", LATE, b"")]),
     "body-is-a-number": wire.pack_batch([(wire.CALL, 1, "Hostile", "canary", "add", wire.MSGPACK, LATE, 1 << 40)]),
     "hello-again": wire.pack_batch([(wire.HELLO, wire.VERSION, "stranger", "/tmp/x")]),

@@ -116,13 +116,6 @@ async def test_errors_of_a_call_are_raised_as_their_classes() -> None:
     assert (await core_with(handler).door()).body == b"ok"
 
 
-async def test_a_call_from_inside_of_a_turn_is_refused_in_this_version() -> None:
-    core = core_with(None)
-    answer = await core.call("a", "calls_another")
-    assert answer.status == 500
-    assert "from the front door" in answer.detail
-
-
 async def no_calls(account: Any) -> None:
     pass
 

@@ -27,11 +27,13 @@ from actord.shards.door import FrontDoor
 from actord.shards.eviction import Evictor
 from actord.shards.gate import OutputGate
 from actord.shards.link import Link
+from actord.shards.outbound import Outbound
 from actord.shards.registry import ActorType, Program, upper_snake
 from actord.shards.shard import Shard
 from actord.shards.slots import SLOTS, slot_range
-from actord.shards.stub import Environment, StubRouter
+from actord.shards.stub import Environment
 from actord.shards.turns import TurnRunner
+from actord.shards.waits import WaitGraph
 from actord.shards.wire import CALL, DOOR, FETCH, MSGPACK, PAIR, TIMING
 from actord.storage.api import Store
 
@@ -184,13 +186,20 @@ class Core:
         self.gate = OutputGate()
         self.resident = 0
         self.broken: list[BaseException] = []
-        router = StubRouter(links or _no_link, 60.0)
+        router = Outbound(links or _no_link, 60.0)
         self.env = Environment(self.program, router)
         self.runner = TurnRunner(
             loop, self.gate, self.env, call_timeout=actors.call_timeout, init_timeout=actors.init_timeout
         )
         self.evictor = Evictor(self.runner, actors.memory_target, actors.cache_per_instance, lambda: self.resident)
         self.dispatcher = router.dispatcher = Dispatcher(self.program, actors, self.runner, self.gate, self.evictor)
+        self.dispatcher.waits = WaitGraph(
+            0,
+            find=self.dispatcher.find,
+            link_to=lambda key: None,
+            link_of=lambda worker: None,
+            refuse=self.runner.refuse_queued,
+        )
         if front_door is not None:
             self.dispatcher.front_door = FrontDoor(front_door, self.env, time_limit=actors.call_timeout)
         self.shard = Shard(shard, shards, self.store, self.flusher, self.gate, self.runner, self._on_broken)
@@ -259,7 +268,7 @@ class Core:
         pending = self.caller.open()
         request = [method, url, [list(pair) for pair in headers], "127.0.0.1"]
         deadline = int((self._now() + within) * 1000)
-        frame = (FETCH, pending.id, self.default_type, name, request, 0, deadline, body)
+        frame = (FETCH, pending.id, self.default_type, name, request, None, 0, deadline, body)
         self.dispatcher.fetch(self.caller, frame, self._now())  # type: ignore[arg-type]
         return pending
 

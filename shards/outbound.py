@@ -1,0 +1,194 @@
+"""Calls from here to actors: from a turn of another actor, from the front door. One way in, whoever owns the target.
+
+1. Values pass the codec also between actors of one worker, so neither side can change what the other holds.
+2. A call never takes longer than its caller still waits: its deadline is the end of the caller's turn, or of the
+   request at the front door. A caller that stops waiting takes back what has not begun.
+3. Only a turn that runs may call; what it left behind gets ``TurnEnded``.
+4. A caller that fails after a call of its own may have applied something does not claim that nothing was.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextvars import ContextVar
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from actord import codec
+from actord.errors import ActordError, ActorUnavailable, TurnEnded, from_problem
+from actord.http import Request, Response
+from actord.shards.call import Call, Sink, current_turn
+from actord.shards.link import Link, Waiter
+from actord.shards.slots import slot_of
+from actord.shards.waits import Reply, Wait, waits_of
+from actord.shards.wire import CALLX, FETCH, MSGPACK, PAIR
+
+if TYPE_CHECKING:
+    from actord.shards.dispatch import Dispatcher
+    from actord.shards.registry import ActorType, Method
+
+
+class Visit:
+    """One request at the front door: until when its calls may take, and how many may have applied something."""
+
+    __slots__ = ("deadline", "reached")
+
+    def __init__(self, deadline: int) -> None:
+        self.deadline = deadline  # milliseconds of CLOCK_MONOTONIC
+        self.reached = 0
+
+
+current_visit: ContextVar[Visit | None] = ContextVar("current_visit", default=None)
+
+
+class Outbound:
+    """Decides where a call goes: to this worker's own dispatcher, or over a link to the name's owner."""
+
+    def __init__(self, links: Callable[[int], Link], call_deadline: float) -> None:
+        self._link_of = links  # by slot
+        self._call_deadline = call_deadline
+        self.dispatcher: Dispatcher | None = None  # set once, when the worker is composed
+
+    async def call(
+        self,
+        type_: ActorType,
+        name: str,
+        method: Method,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        key: str | None = None,
+    ) -> Any:
+        """The method's result; its errors are raised as their classes. ``key`` is an idempotency key."""
+        dispatcher = self.dispatcher
+        assert dispatcher is not None
+        sent = codec.encode([list(args), kwargs])
+        wait = Wait((type_.name, name))
+        party, deadline, extras = self._party(wait)
+        if key is not None:
+            extras["key"] = key
+        try:
+            slot = slot_of(type_.name, name)
+            if dispatcher.shard_of[slot] is not None:
+                bound = method.binder.from_call(*codec.decode(sent))
+                call = dispatcher.local(_Local(wait), type_.name, name, method, *bound, sent, extras, deadline)
+                status, body, _ = await _local(wait, call)
+            else:
+                link = self._link_of(slot)
+                id_ = link.submit(
+                    _Remote(wait), CALLX, type_.name, name, method.name, extras, MSGPACK | PAIR, deadline, sent
+                )
+                status, body, _ = await _remote(wait, link, id_)
+            value = codec.decode(body)
+            if status >= 400:
+                raise from_problem(value)
+            return value
+        except ActordError as error:
+            if error.applied == "no":
+                party.reached -= 1
+            raise
+        finally:
+            _forget(party, wait)
+
+    async def fetch(self, type_: ActorType, name: str, request: Request) -> Response:
+        """The actor's own response; errors of the runtime are raised as their classes."""
+        dispatcher = self.dispatcher
+        assert dispatcher is not None
+        fields, body = request.to_wire(), await request.body()
+        wait = Wait((type_.name, name))
+        party, deadline, extras = self._party(wait)
+        try:
+            slot = slot_of(type_.name, name)
+            if dispatcher.shard_of[slot] is not None:
+                args = (Request.from_wire(fields, body),)
+                call = dispatcher.local(_Local(wait), type_.name, name, type_.fetch, args, {}, body, extras, deadline)
+                status, answer, head = await _local(wait, call)
+            else:
+                link = self._link_of(slot)
+                id_ = link.submit(_Remote(wait), FETCH, type_.name, name, fields, extras, MSGPACK, deadline, body)
+                status, answer, head = await _remote(wait, link, id_)
+            if status >= 400 and head is not None and head.startswith(b"Content-Type: application/msgpack\r\n"):
+                raise from_problem(codec.decode(answer))
+            return Response.from_wire(status, answer, head)
+        except ActordError as error:
+            if error.applied == "no":
+                party.reached -= 1
+            raise
+        finally:
+            _forget(party, wait)
+
+    def _party(self, wait: Wait) -> tuple[Call | Visit, int, dict[str, Any]]:
+        """Who calls, until when they wait, and what the target's worker has to know of them."""
+        turn = current_turn.get()
+        if turn is not None:
+            if turn.over:
+                raise TurnEnded("A call can be made only by the turn that runs: not by a task that outlives it.")
+            waits_of(turn, wait)
+            turn.reached += 1
+            act = turn.act
+            return (
+                turn,
+                int((turn.started + turn.limit) * 1000),
+                {"from": [act.host.type.name, act.name, wait.born]},
+            )
+        visit = current_visit.get() or Visit(int((monotonic() + self._call_deadline) * 1000))
+        visit.reached += 1
+        return visit, visit.deadline, {}
+
+
+async def _local(wait: Wait, call: Call) -> Reply:
+    try:
+        return await wait.future
+    except asyncio.CancelledError:
+        call.cancelled = True
+        raise
+
+
+async def _remote(wait: Wait, link: Link, id_: int) -> Reply:
+    try:
+        return await wait.future
+    except asyncio.CancelledError:
+        link.cancel(id_)
+        raise
+
+
+def _forget(party: Call | Visit, wait: Wait) -> None:
+    if type(party) is Call and party.waits is not None:
+        party.waits.pop(wait, None)
+
+
+class _Local(Sink):
+    __slots__ = ("_wait",)
+
+    def __init__(self, wait: Wait) -> None:
+        self._wait = wait
+
+    def put(self, call: Call) -> None:
+        if not self._wait.future.done():
+            self._wait.future.set_result((call.status, call.body, call.head))
+
+
+class _Remote(Waiter):
+    __slots__ = ("_wait",)
+
+    def __init__(self, wait: Wait) -> None:
+        self._wait = wait
+
+    def on_reply(self, status: int, body: bytes, head: bytes | None) -> None:
+        if not self._wait.future.done():
+            self._wait.future.set_result((status, body, head))
+
+    def on_lost(self, begun: bool) -> None:
+        if not self._wait.future.done():
+            self._wait.future.set_exception(lost(begun))
+
+
+def lost(begun: bool) -> ActorUnavailable:
+    """The error for a call whose worker went away."""
+    if begun:
+        return ActorUnavailable(
+            "The worker went away while the call ran: whether its writes were kept is unknown.",
+            applied="unknown",
+            retry_after=1,
+        )
+    return ActorUnavailable("The worker is away, and did not come back in time.", retry_after=1)
