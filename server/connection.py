@@ -27,7 +27,7 @@ from actord.errors import (
 )
 from actord.server import system
 from actord.server.exchange import Exchange, PlainExchange
-from actord.server.heads import JSON, MSGPACK, NO_TYPE, Head, Refused
+from actord.server.heads import JSON, MSGPACK, NO_TYPE, PAIR, Head, Refused
 from actord.server.http import Request, RequestParser
 from actord.server.problems import CONTINUE, JSON_HEAD, problem
 from actord.server.routes import CALL, DOOR, FETCH, SYSTEM, route
@@ -253,7 +253,7 @@ class Connection(asyncio.Protocol):
         deadline = int((monotonic() + seconds) * 1000)
         flags = wire.TIMING if timing else self._timing
         if kind == CALL:
-            if body or head.content_type == MSGPACK:
+            if body or head.content_type in (MSGPACK, PAIR):
                 flags |= _call_format(head)
             if head.idempotency_key:
                 raise BadRequest(
@@ -483,6 +483,8 @@ def _call_format(head: Head) -> int:
         return 0
     if head.content_type == MSGPACK:
         return wire.MSGPACK
+    if head.content_type == PAIR:
+        return wire.MSGPACK | wire.PAIR
     missing = "has no Content-Type" if head.content_type == NO_TYPE else "has another Content-Type"
     raise UnsupportedMediaType(
         f"The body {missing}: add `Content-Type: application/json` (with curl, `--json` instead of `-d`)."

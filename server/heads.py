@@ -9,7 +9,7 @@ import httptools
 from actord.errors import ActordError, BadRequest, PayloadTooLarge
 from actord.settings import Http
 
-JSON, MSGPACK, NO_TYPE, OTHER_TYPE = 0, 1, 2, 3
+JSON, MSGPACK, NO_TYPE, OTHER_TYPE, PAIR = 0, 1, 2, 3, 4
 
 HTTP11, HTTP10 = b"HTTP/1.1", b"HTTP/1.0"
 TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
@@ -227,4 +227,6 @@ def _media_type(value: bytes) -> tuple[int, bool]:
         return JSON, charset_ok
     if essence in (b"application/msgpack", b"application/x-msgpack", b"application/vnd.msgpack"):
         return MSGPACK, charset_ok
+    if essence == b"application/vnd.actord.call":  # the codec's [positional, keywords]: what a Python caller gives
+        return PAIR, charset_ok
     return (OTHER_TYPE if essence else NO_TYPE), charset_ok

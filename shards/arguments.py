@@ -113,6 +113,13 @@ class Binder:
         """The same from a body in the codec's form, which carries every storable type."""
         return self.from_value(codec.decode(body)) if body else self.from_json(b"")
 
+    def from_pair(self, body: bytes) -> Arguments:
+        """The same from the codec's ``[positional, keywords]``, as a Python caller gives them: a list and a dict."""
+        pair = codec.decode(body)
+        if type(pair) is not list or len(pair) != 2 or type(pair[0]) is not list or type(pair[1]) is not dict:
+            raise BadRequest("The body must be a list of two: positional arguments in a list, the others in a dict.")
+        return self.from_call(*pair)
+
     def from_value(self, value: Any, exact: tuple[type, ...] = _EXACT) -> Arguments:
         """The same from a decoded body: a mapping, a sequence or None. ``exact`` are the types that it has itself."""
         if isinstance(value, dict):

@@ -6,7 +6,7 @@ import asyncio
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from actord import StatefulActor, codec
+from actord import StatefulActor
 from actord.errors import ActordError, ActorOverloaded, ActorUnavailable, BadRequest, NotFound
 from actord.http import Request
 from actord.limits import LINK_CALLS, NAME_BYTES
@@ -221,7 +221,7 @@ def _arguments(method: Method, flags: int, body: bytes) -> tuple[tuple[Any, ...]
     if not flags & MSGPACK:
         return method.binder.from_json(body)
     if flags & PAIR:
-        return method.binder.from_call(*codec.decode(body))
+        return method.binder.from_pair(body)
     return method.binder.from_msgpack(body)
 
 

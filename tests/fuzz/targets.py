@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
@@ -225,10 +226,9 @@ def arguments(data: bytes) -> None:
             _all_the_same([fast, general])
         else:
             assert general == "refused"
-        try:
-            binder.from_msgpack(data)
-        except (ActorArgumentError, BadRequest, CodecError):
-            continue
+        for read in (binder.from_msgpack, binder.from_pair):
+            with contextlib.suppress(ActorArgumentError, BadRequest, CodecError):
+                read(data)
 
 
 # -- all of them

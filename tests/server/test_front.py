@@ -57,6 +57,17 @@ def test_timing_and_msgpack_travel_as_flags(front: FrontProcess) -> None:
         assert client.answer().json[5] == wire.MSGPACK
 
 
+def test_a_call_with_both_kinds_of_arguments_travels_as_a_pair(front: FrontProcess) -> None:
+    body = ormsgpack.packb([[1], {"b": 2}])
+    with front.connect() as client:
+        client.send(
+            b"POST /actors/A/x/echo HTTP/1.1\r\nHost: a\r\nContent-Type: application/vnd.actord.call\r\n"
+            b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
+        )
+        client.answer()
+        assert seen(front)[5] == wire.MSGPACK | wire.PAIR
+
+
 def test_the_deadline_is_the_clients_or_the_configured_one(tmp_path: Path) -> None:
     with FrontProcess(tmp_path, settings={"http": {"call_deadline": 100.0}}) as front, front.connect() as client:
         client.call("echo")
@@ -81,6 +92,7 @@ def test_the_deadline_is_the_clients_or_the_configured_one(tmp_path: Path) -> No
         ('Content-Type: application/json; charset="utf-8"', 200),
         ("Content-Type: application/json;profile=x", 200),
         ("Content-Type: application/msgpack", 200),
+        ("Content-Type: application/vnd.actord.call", 200),
         ("Content-Type: application/json; charset=latin-1", 415),
         ("Content-Type: application/x-www-form-urlencoded", 415),
         ("Content-Type: text/json", 415),

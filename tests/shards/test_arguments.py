@@ -313,6 +313,16 @@ async def test_damaged_msgpack_is_refused(body: bytes) -> None:
     assert answer.value["applied"] == "no"
 
 
+PAIRS = ([], [[], {}, 0], [{}, []], [(), {}], ([], {}), {1: []}, None, [[1], {"value": 1}], [[1, 2], {}], [[], {1: 2}])
+
+
+@pytest.mark.parametrize("body", [b"", b"\xc1", *map(codec.encode, PAIRS)])
+async def test_a_pair_that_is_none_is_refused(body: bytes) -> None:
+    answer = await send("anything", body, MSGPACK | PAIR)
+    assert answer.status == 400
+    assert answer.value["applied"] == "no"
+
+
 async def test_an_annotation_that_can_not_be_resolved_leaves_the_others_checked() -> None:
     class Odd(StatefulActor):
         async def take(self, number: int, thing: "OnlyForTypeCheckers") -> Any:  # type: ignore[name-defined]  # noqa: F821, UP037
