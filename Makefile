@@ -2,6 +2,8 @@
 # The system packages that are missing are installed with apt-get, as root or through sudo.
 
 PYTHON ?= python3
+# Processes that run tests at once, one more than there are cores, since many tests wait; 0: one after the other, in sight.
+TEST_JOBS ?= $(shell echo $$(($$(nproc) + 1)))
 VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore $(BIN)/python -m pip -qq
@@ -13,7 +15,7 @@ TYPED  := .typecheck
 
 help:
 	@echo "make serve    the account example on 127.0.0.1:8000"
-	@echo "make test     the tests"
+	@echo "make test     the tests; TEST_JOBS=0 runs them one after the other, PYTEST_FLAGS='-x tests/system' what you like"
 	@echo "make proof    the faults at length: power cuts, I/O errors, kills; PROOF_SECONDS=1800 PROOF_SEED= PROOF_FLAGS="
 	@echo "make lint     style and types"
 	@echo "make format   put the source into its style"
@@ -27,7 +29,7 @@ serve: $(DEV)
 # Some tests need more than Python; where it is missing and can't be had they skip, and say so.
 test: $(DEV)
 	@.ci/apt --optional strace=strace curl=curl faketime=faketime
-	@$(BIN)/python -m pytest $(PYTEST_FLAGS)
+	@$(BIN)/python -m pytest -n $(TEST_JOBS) --dist loadfile $(PYTEST_FLAGS)
 
 # Needs root for its real file systems; what can't be had is skipped, and the report says so.
 proof: $(DEV)
