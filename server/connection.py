@@ -244,7 +244,9 @@ class Connection(asyncio.Protocol):
         if target == "*":
             self._answer(exchange, 204, b"", b"")
             return
-        if kind == SYSTEM or (kind == DOOR and not server.router.front_door):
+        if kind == SYSTEM and verb == wire.OPENAPI and method in ("GET", "HEAD"):
+            kind = DOOR  # any worker has it
+        elif kind == SYSTEM or (kind == DOOR and not server.router.front_door):
             self._answer_system(exchange, method, verb)
             return
         if not head.deadline_ok:
@@ -281,11 +283,11 @@ class Connection(asyncio.Protocol):
         server = self.server
         ready = server.router.ready and not server.draining
         found = system.answer(path, ready=ready, version=server.version)
-        if found is None:
+        if found is None and path != wire.OPENAPI:
             if not server.router.started and not path.startswith("/-/"):
                 raise ActorUnavailable("The workers are starting.", retry_after=1)
             raise NotFound("Nothing is served at this path.")
-        if method not in ("GET", "HEAD"):
+        if found is None or method not in ("GET", "HEAD"):
             raise MethodNotAllowed("This path answers GET and HEAD.")
         status, body = found
         self._answer(exchange, status, JSON_HEAD if status == 200 else JSON_HEAD + b"Retry-After: 1\r\n", body)

@@ -1,4 +1,4 @@
-"""The system's own paths, answered by the front without a worker."""
+"""The system's own paths that the front answers without a worker: all but the program's description."""
 
 from __future__ import annotations
 

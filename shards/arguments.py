@@ -58,7 +58,7 @@ class Binder:
             signature = inspect.signature(function)
         parameters = list(signature.parameters.values())[1:]  # without self
         self.signature = signature.replace(parameters=parameters)
-        hints = _hints(function)
+        hints = annotations_of(function)
         self._varpos = any(p.kind is p.VAR_POSITIONAL for p in parameters)
         self._varkw = any(p.kind is p.VAR_KEYWORD for p in parameters)
         named = [p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
@@ -68,7 +68,7 @@ class Binder:
         self._plain = not (self._varpos or self._varkw) and all(p.kind is p.POSITIONAL_OR_KEYWORD for p in named)
         fields: list[Any] = []
         for p in named:
-            annotation = _known(hints.get(p.name, Any))
+            annotation = known(hints.get(p.name, Any))
             fields.append((p.name, annotation) if p.default is p.empty else (p.name, annotation | UnsetType, UNSET))
         self._object = msgspec.defstruct(
             "Arguments", fields, forbid_unknown_fields=not self._varkw, kw_only=True, gc=False
@@ -81,7 +81,7 @@ class Binder:
         self._variadic: dict[str, Any] = {}
         for p in parameters:
             if p not in named and p.name in hints:
-                each: Any = _known(hints[p.name])
+                each: Any = known(hints[p.name])
                 several: Any = list[each] if p.kind is p.VAR_POSITIONAL else dict[str, each]
                 self._variadic[p.name] = several
 
@@ -191,7 +191,7 @@ class Binder:
         return ActorArgumentError(f"{self.label}: {text}.")
 
 
-def _hints(function: Callable[..., Any]) -> dict[str, Any]:
+def annotations_of(function: Callable[..., Any]) -> dict[str, Any]:
     """The annotations, resolved one by one: one that can't be (a name known to type checkers only) checks nothing."""
     function = inspect.unwrap(function)
     hints: dict[str, Any] = {}
@@ -202,7 +202,7 @@ def _hints(function: Callable[..., Any]) -> dict[str, Any]:
     return hints
 
 
-def _known(annotation: Any) -> Any:
+def known(annotation: Any) -> Any:
     """The annotation, or Any when msgspec can't decode into it."""
     try:
         msgspec.json.Decoder(annotation | UnsetType)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -20,12 +21,14 @@ from actord.shards.shard import Shard
 from actord.shards.slots import slot_of
 from actord.shards.sql import SqlPool
 from actord.shards.turns import TurnRunner
-from actord.shards.wire import MSGPACK, PAIR, Frame, WireError
+from actord.shards.wire import MSGPACK, OPENAPI, PAIR, Frame, WireError
 
 if TYPE_CHECKING:
     from actord.shards.door import FrontDoor
     from actord.shards.intake import Connection
     from actord.shards.waits import WaitGraph
+
+log = logging.getLogger("actord.dispatch")
 
 _RETRY_AFTER = 1.0
 
@@ -54,6 +57,7 @@ class Dispatcher:
         self.waits: WaitGraph  # set once, when the worker is composed
         self.front_door: FrontDoor | None = None
         self.connections: set[Connection] = set()
+        self._document: bytes | None = None  # OpenAPI, once it was asked for
         self.facts = {"front_door": program.front_door is not None, "types": sorted(program.types)}
 
     def call(self, sink: Connection, frame: Frame, now: float) -> None:
@@ -105,6 +109,9 @@ class Dispatcher:
         """A DOOR frame: ``(kind, id, request, flags, deadline, body)``: the user's stateless entry."""
         _, id_, request, flags, deadline, body = frame
         _check_frame(id_, deadline, flags, body)
+        if type(request) is list and request[1:2] == [OPENAPI]:
+            self._describe(sink, id_, flags)
+            return
         door = self.front_door
         if door is None:
             self._refuse(sink, id_, flags, NotFound("This program has no front door."))
@@ -116,6 +123,20 @@ class Dispatcher:
         )
         sink.doors[id_] = task
         task.add_done_callback(lambda task: door.end(sink, id_, task))
+
+    def _describe(self, sink: Connection, id_: int, flags: int) -> None:
+        from actord.shards.openapi import document  # only a worker that is asked for it pays for it
+
+        if self._document is None:
+            try:
+                self._document = document(self._program)
+            except Exception:  # classes of the user's have a say in it
+                log.exception("the program can't be described")
+                self._document = b""
+        if not self._document:
+            self._refuse(sink, id_, flags, ActordError("The program can't be described; the log says why."))
+            return
+        sink.put_reply(id_, 200, self._document, None)
 
     def local(
         self,

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 from actord.actor import StatefulActor
 from actord.errors import (
@@ -32,6 +32,14 @@ FrontDoor = Callable[[Request, Any], Awaitable[Response]]
 _BASE = frozenset(name for name in dir(StatefulActor) if not name.startswith("_"))
 _ROUTE = re.compile(r"^\s*(GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS)\s+(/\S*)\s*(\{.*\})?\s*$", re.MULTILINE)
 _OWN_ENTRY = "is called by the runtime, not from outside"
+
+
+class Route(NamedTuple):
+    """A line of a docstring: ``POST /accounts/{name}/debit {"amount": 30}``."""
+
+    method: str
+    path: str
+    body: str  # empty when there is none
 
 
 class ProgramError(Exception):
@@ -115,6 +123,10 @@ class ActorType:
         known = ", ".join(sorted(self.methods)) or "none"
         return ActorUnknownMethodError(f"{self.name} has no method {name!r}. It has: {known}.")
 
+    def routes(self) -> list[Route]:
+        """Those that the docstring of ``fetch`` lists."""
+        return _routes(self.cls.fetch)
+
     def describe(self) -> dict[str, Any]:
         methods = sorted(self.methods.values(), key=lambda m: m.function.__code__.co_firstlineno)
         return {"type": self.name, "binding": self.binding, "methods": [m.describe() for m in methods]}
@@ -123,8 +135,11 @@ class ActorType:
 class Program:
     """All that a worker serves."""
 
-    def __init__(self, name: str, types: list[ActorType], front_door: FrontDoor | None) -> None:
+    def __init__(
+        self, name: str, types: list[ActorType], front_door: FrontDoor | None, module: ModuleType | None = None
+    ) -> None:
         self.name = name
+        self.module = module
         self.types = {t.name: t for t in types}
         self.bindings = {t.binding: t for t in types}
         self.front_door = front_door
@@ -136,17 +151,18 @@ class Program:
             raise ActorUnknownTypeError(f"There is no actor type {name!r}. There is: {known}.")
         return found
 
+    def routes(self) -> list[Route]:
+        """Those that the front door's docstring lists."""
+        return _routes(self.front_door)
+
     def describe(self) -> dict[str, Any]:
         """The program as plain JSON: types, methods, and the routes that the front door's docstring lists."""
         return {
             "name": self.name,
             "front_door": self.front_door is not None,
             "routes": [
-                {"method": method, "path": path, "body": body or None}
-                for method, path, body in _ROUTE.findall(inspect.getdoc(self.front_door) or "")
-            ]
-            if self.front_door
-            else [],
+                {"method": route.method, "path": route.path, "body": route.body or None} for route in self.routes()
+            ],
             "types": [t.describe() for t in self.types.values()],
         }
 
@@ -177,7 +193,12 @@ def load_program(app: App) -> Program:
         raise ProgramError("`fetch` must be `async def fetch(request, env) -> Response`.")
     if not bound and front_door is None:
         raise ProgramError(f"{app.main} has no StatefulActor subclass and no `async def fetch(request, env)`.")
-    return Program(app.name or Path(app.main).stem, bound, front_door)
+    return Program(app.name or Path(app.main).stem, bound, front_door, module)
+
+
+def _routes(function: Callable[..., Any] | None) -> list[Route]:
+    doc = inspect.getdoc(function) if function is not None else None
+    return [Route(*found) for found in _ROUTE.findall(doc or "")]
 
 
 def upper_snake(name: str) -> str:

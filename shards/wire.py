@@ -44,6 +44,9 @@ MSGPACK = 1  # body and reply are application/msgpack, with every codec type
 TIMING = 2  # the caller wants Server-Timing in the reply's head
 PAIR = 4  # with MSGPACK: the body is [positional, keywords], as a Python caller gave them
 
+# A DOOR with this target is answered by the runtime: the program as an OpenAPI document.
+OPENAPI = "/-/openapi.json"
+
 Frame = tuple[Any, ...] | list[Any]
 
 _LENGTH = struct.Struct("<I")

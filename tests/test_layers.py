@@ -29,6 +29,7 @@ ALLOWED = {
     "actord.server.supervisor": {"actord.shards.control", "actord.shards.blackbox", "actord.storage.datadir"},
     "actord.server.admin": {"actord.shards.control"},
     "actord.server.commands.check": {"actord.shards.registry"},
+    "actord.server.commands.openapi": {"actord.shards.openapi", "actord.shards.registry"},
     "actord.server.commands.doctor": {"actord.storage.doctor", "actord.storage.findings"},
     "actord.loadtest": {"actord.loadtest"},
     "actord.configs": set(),

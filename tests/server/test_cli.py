@@ -35,7 +35,7 @@ def test_the_version_is_that_of_the_project() -> None:
     assert tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"] == package.__version__
 
 
-@pytest.mark.parametrize("command", ["", "serve", "dev", "init", "call", "check"])
+@pytest.mark.parametrize("command", ["", "serve", "dev", "init", "call", "check", "openapi"])
 def test_help_shows_examples(command: str) -> None:
     done = actord(*command.split(), "--help", environ={"COLUMNS": "80", "TERM": "dumb"})
     assert done.returncode == 0
@@ -171,6 +171,18 @@ def test_check_refuses_a_program_that_can_not_work(text: str, expected: str, tmp
 
 
 # -- call
+
+
+def test_openapi_prints_the_document_and_refuses_what_can_not_work(tmp_path: Path) -> None:
+    done = actord("openapi", str(ACCOUNT))
+    assert (done.returncode, done.stderr) == (0, "")
+    document = json.loads(done.stdout)
+    assert document["openapi"].startswith("3.1")
+    assert document["paths"]["/actors/Account/{name}/debit"]["post"]["operationId"] == "Account.debit"
+    (tmp_path / "app.py").write_text("1 / 0")
+    done = actord("openapi", str(tmp_path / "app.py"))
+    assert (done.returncode, done.stdout) == (78, "")
+    assert "ZeroDivisionError" in done.stderr
 
 
 def test_named_arguments() -> None:

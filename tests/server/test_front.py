@@ -404,3 +404,21 @@ def test_a_unix_socket_serves_the_same(tmp_path: Path) -> None:
         client.send(b"GET / HTTP/1.1\nHost: a\n\n")
         assert client.answer().status == 400
         assert client.at_end()
+
+
+def test_the_programs_description_comes_from_a_worker_with_or_without_a_front_door(front: FrontProcess) -> None:
+    with front.connect() as client:
+        client.get(wire.OPENAPI + "?x=1", "Actord-Timeout: 5\r\n")
+        assert client.answer().status == 200
+        kind, _, request, flags, _, body = seen(front)
+        assert (kind, request[:2], flags, body) == (wire.DOOR, ["GET", wire.OPENAPI], 0, "")
+        client.get(wire.OPENAPI, method="POST")
+        answer = client.answer()
+        assert (answer.status, answer.json["name"], answer.headers["allow"]) == (405, "MethodNotAllowed", "GET, HEAD")
+
+
+def test_the_programs_description_waits_for_no_worker(tmp_path: Path) -> None:
+    with FrontProcess(tmp_path, start_workers=False) as front, front.connect() as client:
+        client.get(wire.OPENAPI)
+        answer = client.answer()
+        assert (answer.status, answer.json["name"]) == (503, "ActorUnavailable")
