@@ -39,6 +39,24 @@ class AlarmEntry(NamedTuple):
     alarm: Alarm
 
 
+class Event(NamedTuple):
+    """One event that an actor emitted."""
+
+    seq: int  # 1, 2, 3 ... for each actor
+    kind: str
+    data: bytes  # JSON
+    until: int  # when it may be dropped, milliseconds of wall clock
+
+
+class ExpiredEvents(NamedTuple):
+    """The events of an actor up to number ``seq`` may be dropped."""
+
+    actor: int
+    type: str
+    name: str
+    seq: int
+
+
 class Batch:
     """The writes of the turns that share one commit.
 
@@ -46,10 +64,12 @@ class Batch:
     and pages before its part of ``kv`` and ``pages`` is applied; it keeps its alarm. ``actors`` are the names that get
     their id with this batch. ``page_counts`` is the new size of each SQL database whose size changed, in pages: pages
     beyond it are removed; ``pages`` maps actor id -> page number (from 1) -> content. ``alarms`` maps actor id ->
-    alarm, None for no alarm. Later parts (idempotency records, outbox) become attributes of their own.
+    alarm, None for no alarm. ``events`` maps actor id -> new events, in order; ``event_logs`` maps it to the numbers of
+    the oldest and of the newest event that is kept from now on: older ones are removed, and all are when the first
+    number is above the second. Clearing an actor does not touch its events.
     """
 
-    __slots__ = ("actors", "alarms", "cleared", "kv", "page_counts", "pages", "seq")
+    __slots__ = ("actors", "alarms", "cleared", "event_logs", "events", "kv", "page_counts", "pages", "seq")
 
     def __init__(self, seq: int) -> None:
         self.seq = seq
@@ -59,6 +79,8 @@ class Batch:
         self.page_counts: dict[int, int] = {}
         self.pages: dict[int, dict[int, bytes]] = {}
         self.alarms: dict[int, Alarm | None] = {}
+        self.events: dict[int, list[Event]] = {}
+        self.event_logs: dict[int, tuple[int, int]] = {}
 
 
 class Store(Protocol):
@@ -111,6 +133,25 @@ class Store(Protocol):
 
     def failed_alarms(self, *, limit: int, after: int = 0) -> list[AlarmEntry]:
         """Alarms kept after their last retry, by actor id above ``after``, at most ``limit``."""
+        ...
+
+    def event_log(self, actor: int) -> tuple[int, int]:
+        """The numbers of the oldest and of the newest event that is kept; the second is the last one ever given."""
+        ...
+
+    def last_event(self, actor: int, *, batch: int) -> int:
+        """The number of the newest event that stood at the end of commit ``batch``, which is one of the last two."""
+        ...
+
+    def read_events(self, actor: int, *, after: int, batch: int, limit: int, limit_bytes: int) -> list[Event]:
+        """Events above number ``after`` from commits up to ``batch``, in order: those that are kept.
+
+        Stops after ``limit`` of them, or with the one that reaches ``limit_bytes``.
+        """
+        ...
+
+    def expired_events(self, *, now: int, limit: int) -> list[ExpiredEvents]:
+        """Actors with events that need not be kept beyond ``now``, from a look at the ``limit`` oldest ones."""
         ...
 
     def write(self, batch: Batch) -> None: ...

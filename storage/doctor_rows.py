@@ -15,6 +15,7 @@ import apsw
 from actord.storage import pages
 from actord.storage.alarms import alarm_sum
 from actord.storage.api import Alarm
+from actord.storage.events import event_sum, log_sum
 from actord.storage.view import open_view
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ SQL_PAGE_BYTES = 1024  # as shards/sql_vfs.py has it; the end of each is not sto
 _UNREADABLE = (apsw.Error, UnicodeDecodeError, OverflowError, TypeError, ValueError)
 _NAMES = "SELECT name FROM sqlite_schema WHERE type = 'table'"
 _NOBODY = "rows that belong to nobody"
-_TABLES = ("actor", "kv", "page", "alarm")
+_TABLES = ("actor", "kv", "page", "alarm", "event", "event_log")  # in the order of the examination
 
 
 def _typed(column: str, type_: str) -> str:
@@ -48,6 +49,14 @@ _ALARM = (
     f"SELECT actor, {_typed('due', 'integer')}, {_typed('scheduled', 'integer')}, {_typed('retries', 'integer')}, "
     f"CAST(error AS BLOB), {_typed('sum', 'integer')} FROM alarm NOT INDEXED"
 )
+_EVENT = (
+    f"SELECT {_typed('actor', 'integer')}, {_typed('seq', 'integer')}, {_text('kind')}, {_typed('data', 'blob')}, "
+    f"{_typed('until', 'integer')}, {_typed('batch', 'integer')}, {_typed('sum', 'integer')} FROM event NOT INDEXED"
+)
+_EVENT_LOG = (
+    f"SELECT actor, {_typed('first', 'integer')}, {_typed('last', 'integer')}, {_typed('sum', 'integer')} "
+    "FROM event_log"
+)
 _ALARM_TEXTS = "SELECT count(*) FROM alarm NOT INDEXED WHERE typeof(error) NOT IN ('text', 'null')"
 
 
@@ -56,6 +65,7 @@ class Rows:
         self._shard = shard
         self._conn = conn
         self._actors: dict[int, bytes] = {}  # id -> type/name, of entries that could be read
+        self._events: dict[int, tuple[int, int, int]] = {}  # actor -> first, last, how many
 
     def examine(self) -> None:
         try:
@@ -65,7 +75,7 @@ class Rows:
         except _UNREADABLE:
             found = set(_TABLES)
         for table in _TABLES:
-            if table not in found and table in ("page", "alarm"):
+            if table not in found and table not in ("actor", "kv"):
                 continue  # an older format; where it should be there, the schema's check has said so
             try:
                 getattr(self, f"_examine_{table}")()
@@ -137,6 +147,37 @@ class Rows:
         wrong: Any = self._conn.execute(_ALARM_TEXTS).get
         if wrong:
             self._bad("The error text of a failed alarm")
+
+    def _examine_event(self) -> None:
+        nobody: set[int] = set()
+        for row in self._query(_EVENT):
+            actor, seq = row[:2]
+            if None in row or event_sum(*row[:6]) != row[6]:
+                self._bad(f"Event {seq} of {self._who(actor)}")
+            else:
+                self._owned(actor, "events", nobody)
+            if actor is not None and seq is not None:
+                first, last, count = self._events.get(actor, (seq, seq, 0))
+                self._events[actor] = min(first, seq), max(last, seq), count + 1
+
+    def _examine_event_log(self) -> None:
+        nobody: set[int] = set()
+        kind = "events that do not follow each other"
+        for actor, first, last, sum_ in self._query(_EVENT_LOG):
+            if None in (first, last, sum_) or log_sum(actor, first, last) != sum_:
+                self._bad(f"The log of events of {self._who(actor)}")
+                self._events.pop(actor, None)
+                continue
+            self._owned(actor, "a log of events", nobody)
+            found = self._events.pop(actor, (first, last, 0))
+            if found != (first, last, last - first + 1):
+                self._shard.damage(
+                    f"{self._who(actor)} has {found[2]} events from {found[0]} to {found[1]}; its log says that they "
+                    f"are all from {first} to {last}.",
+                    kind=kind,
+                )
+        for actor in self._events:
+            self._shard.damage(f"There are events of {self._who(actor)}, and no log of them.", kind=kind)
 
     # -- the actors' own SQL databases
 

@@ -18,7 +18,7 @@ from zlib import crc32
 import apsw
 from actord.errors import DataDirError, StoreCorrupt
 
-FORMAT = 4  # 2: alarms; 3: pages of actors' SQL databases; 4: checksums in meta
+FORMAT = 5  # 2: alarms; 3: pages of actors' SQL databases; 4: checksums in meta; 5: events
 APPLICATION_ID = 0x41435444  # "ACTD": what file(1) and the offline tools go by
 PAGE_BYTES = 4096
 META_NAMES = {"format", "identity", "shard", "commit_seq", "epoch"}
@@ -63,6 +63,25 @@ CREATE TABLE IF NOT EXISTS alarm (
 );
 CREATE INDEX IF NOT EXISTS alarm_armed ON alarm (due, actor) WHERE error IS NULL;
 CREATE INDEX IF NOT EXISTS alarm_failed ON alarm (actor) WHERE error IS NOT NULL;
+
+CREATE TABLE IF NOT EXISTS event (
+    actor INTEGER NOT NULL,
+    seq INTEGER NOT NULL,
+    kind TEXT NOT NULL,
+    data BLOB NOT NULL,
+    until INTEGER NOT NULL,
+    batch INTEGER NOT NULL,
+    sum INTEGER NOT NULL,
+    PRIMARY KEY (actor, seq)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS event_until ON event (until);
+
+CREATE TABLE IF NOT EXISTS event_log (
+    actor INTEGER PRIMARY KEY,
+    first INTEGER NOT NULL,
+    last INTEGER NOT NULL,
+    sum INTEGER NOT NULL
+);
 """
 
 

@@ -24,10 +24,11 @@ from zlib import crc32
 
 import apsw
 from actord.errors import DataDirError, InvariantViolated, StoreBroken, StoreCorrupt, StoreFull
-from actord.storage import alarms, pages, recovery, schema
+from actord.storage import alarms, events, pages, recovery, schema
 from actord.storage.alarms import SqliteAlarms
 from actord.storage.api import Batch
 from actord.storage.ballast import FULL_ERRNOS, Ballast
+from actord.storage.events import SqliteEvents
 from actord.storage.files import FileLock, Locked, fsync_dir_of
 from actord.storage.pages import SqlitePages
 
@@ -53,7 +54,7 @@ _READ_SEQ = "SELECT value FROM meta WHERE name = 'commit_seq'"
 _log = logging.getLogger("actord.storage")
 
 
-class SqliteStore(SqliteAlarms, SqlitePages):
+class SqliteStore(SqliteAlarms, SqliteEvents, SqlitePages):
     """A shard's store. Open it with ``open``; one thread calls everything but ``sync``."""
 
     @classmethod
@@ -256,9 +257,10 @@ class SqliteStore(SqliteAlarms, SqlitePages):
             actors.append((id_, slot, type_, name, schema.actor_sum(id_, slot, type_, name)))
         alarm_puts, alarm_deletes = alarms.rows_of(batch.alarms) if batch.alarms else ([], [])
         page_puts = pages.rows_of(batch.pages) if batch.pages else []
-        grows = bool(puts or actors or alarm_puts or page_puts)
+        grows = bool(puts or actors or alarm_puts or page_puts or batch.events)
         if self.full:
             needed = sum(len(put[2]) + len(put[1]) for put in puts) + sum(len(put[1]) for put in page_puts)
+            needed += events.bytes_of(batch)
             self._leave_full(needed if grows else None)
         try:
             self._apply(batch, actors, deletes, puts, page_puts, alarm_puts, alarm_deletes)
@@ -307,6 +309,8 @@ class SqliteStore(SqliteAlarms, SqlitePages):
             executemany(alarms.DELETE, alarm_deletes)
         if alarm_puts:
             executemany(alarms.PUT, alarm_puts)
+        if batch.event_logs:
+            events.apply(executemany, batch)
         execute(_SEQ, (batch.seq, schema.meta_sum("commit_seq", batch.seq), batch.seq - 1))
         if self._conn.changes() != 1:
             raise InvariantViolated(f"{self.path} does not stand at commit {batch.seq - 1}")

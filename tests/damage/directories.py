@@ -12,7 +12,7 @@ import apsw
 from actord.errors import ActordError, StorageError
 from actord.shards.slots import slot_of, slot_range
 from actord.shards.sql_database import Database
-from actord.storage.api import Alarm, Batch
+from actord.storage.api import Alarm, Batch, Event
 from actord.storage.ballast import Ballast
 from actord.storage.datadir import open_data_dir, read_manifest
 from actord.storage.doctor import examine
@@ -40,7 +40,7 @@ def open_shard(directory: Path, shard: int, *, ballast: bool = True) -> SqliteSt
 
 
 def make(directory: Path, *, clean: bool) -> None:
-    """Two shards of actors with keys, alarms (one failed) and SQL; stopped cleanly, or killed with a log."""
+    """Two shards of actors with keys, alarms (one failed), events and SQL; stopped cleanly, or killed with a log."""
     data_dir = open_data_dir(str(directory), shards=SHARDS, ballast=0)
     for shard in range(SHARDS):
         store = open_shard(directory, shard)
@@ -54,6 +54,8 @@ def make(directory: Path, *, clean: bool) -> None:
             batch = Batch(store.commit_seq + 1)
             batch.kv[1] = {"late": b"late %d" % number, f"late-{number}": bytes([number]) * 40}
             batch.alarms[2] = Alarm(1_900_000_000_000 + number, 1_900_000_000_000)
+            batch.events[2] = [Event(number + 1, "late", b"%d" % number, 1_900_000_000_000)]
+            batch.event_logs[2] = 1, number + 1
             store.write(batch)
             store.sync()
         store.abandon()
@@ -71,6 +73,9 @@ def _fill(store: SqliteStore, shard: int) -> None:
         if number % 2:
             failed = "RuntimeError: nein, größer" if number == 5 else None
             batch.alarms[id_] = Alarm(1_800_000_000_000 + number * 977, 1_800_000_000_000, number % 3, failed)
+        if number % 3 == 0:
+            batch.events[id_] = [Event(n, "größer", b"[%d]" % n, 1_800_000_000_000 + n) for n in range(1, number + 3)]
+            batch.event_logs[id_] = 2, number + 2
         if number % 8 == 0:
             batch.pages[id_] = _sql_pages(number)
             batch.page_counts[id_] = max(batch.pages[id_])
@@ -148,6 +153,8 @@ def _read_actor(store: SqliteStore, name: str) -> dict[str, Any]:
         "kv": _or_refusal(lambda: store.scan(id_)),
         "each": values,
         "alarm": _or_refusal(lambda: store.read_alarm(id_)),
+        "log of events": _or_refusal(lambda: store.event_log(id_)),
+        "events": _or_refusal(lambda: store.read_events(id_, after=0, batch=1 << 62, limit=99, limit_bytes=1 << 30)),
         "pages": [_or_refusal(lambda page=page: store.read_page(id_, page)) for page in pages],
     }
 

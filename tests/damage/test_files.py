@@ -164,6 +164,15 @@ def test_rows_that_belong_to_nobody_are_found(data: Path) -> None:
     assert "SQL pages of actor 9, which has no entry" in told
 
 
+def test_an_event_that_is_missing_and_one_that_nobody_counts_are_found(data: Path) -> None:
+    conn = apsw.Connection(str(_databases(data)[0]))
+    conn.execute("DELETE FROM event WHERE actor = 7 AND seq = 4; DELETE FROM event_log WHERE actor = 10")
+    conn.close()
+    told = damage(diagnose(data))
+    assert "has 6 events from 2 to 8; its log says that they are all from 2 to 8" in told
+    assert "There are events of actor 10" in told
+
+
 def test_an_actor_that_its_index_has_lost_is_found(sources: dict[str, Path], tmp_path: Path) -> None:
     """The store would take it for a new one: no checksum can show a row that is not found."""
     data = copy_of(sources["clean"], tmp_path / "data")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 
 from actord.errors import StoreBroken, StoreFull
-from actord.storage.api import Alarm, AlarmEntry, Batch
+from actord.storage.api import Alarm, AlarmEntry, Batch, Event, ExpiredEvents
 
 
 def full() -> StoreFull:
@@ -29,6 +29,8 @@ class MemoryStore:
         self.actors: dict[tuple[int, str, str], int] = {}
         self.alarms: dict[int, Alarm] = {}
         self.pages: dict[int, dict[int, bytes]] = {}
+        self.events: dict[int, dict[int, tuple[int, Event]]] = {}  # by actor and number, with the batch's
+        self.event_logs: dict[int, tuple[int, int]] = {}
         self.fail_write: deque[BaseException | None] = deque()
         self.fail_sync: deque[BaseException | None] = deque()
         self.fail_maintain: deque[BaseException | None] = deque()
@@ -113,6 +115,35 @@ class MemoryStore:
         failed = sorted(id_ for id_, a in self.alarms.items() if a.error is not None)
         return [self._entry(id_) for id_ in failed if id_ > after][:limit]
 
+    def event_log(self, actor: int) -> tuple[int, int]:
+        self._alive()
+        return self.event_logs.get(actor, (1, 0))
+
+    def last_event(self, actor: int, *, batch: int) -> int:
+        self._alive()
+        newer = [seq for seq, (written, _) in self.events.get(actor, {}).items() if written > batch]
+        return min(newer) - 1 if newer else self.event_log(actor)[1]
+
+    def read_events(self, actor: int, *, after: int, batch: int, limit: int, limit_bytes: int) -> list[Event]:
+        self._alive()
+        self.reads += 1
+        found: list[Event] = []
+        for seq, (written, event) in sorted(self.events.get(actor, {}).items()):
+            if seq > after and written <= batch and len(found) < limit and limit_bytes > 0:
+                found.append(event)
+                limit_bytes -= len(event.data)
+        return found
+
+    def expired_events(self, *, now: int, limit: int) -> list[ExpiredEvents]:
+        self._alive()
+        oldest = sorted((e.until, id_, seq) for id_, of in self.events.items() for seq, (_, e) in of.items())
+        newest: dict[int, int] = {}
+        for until, id_, seq in oldest[:limit]:
+            if until <= now:
+                newest[id_] = max(seq, newest.get(id_, 0))
+        keys = {id_: key for key, id_ in self.actors.items()}
+        return [ExpiredEvents(id_, keys[id_][1], keys[id_][2], seq) for id_, seq in newest.items()]
+
     def _entry(self, id_: int) -> AlarmEntry:
         _, type_, name = next(key for key, known in self.actors.items() if known == id_)
         return AlarmEntry(id_, type_, name, self.alarms[id_])
@@ -120,7 +151,9 @@ class MemoryStore:
     def write(self, batch: Batch) -> None:
         self._alive()
         assert batch.seq == self.commit_seq + 1, f"contract 1: batch {batch.seq} after {self.commit_seq}"
-        assert set(batch.kv) | set(batch.pages) | set(batch.page_counts) | set(batch.alarms) | batch.cleared <= {
+        assert set(batch.events) <= set(batch.event_logs)
+        known = set(batch.kv) | set(batch.pages) | set(batch.page_counts) | set(batch.alarms) | batch.cleared
+        assert known | set(batch.event_logs) <= {
             *self.actors.values(),
             *(actor[0] for actor in batch.actors),
         }
@@ -141,15 +174,21 @@ class MemoryStore:
         for id_, pages in batch.pages.items():
             self.pages.setdefault(id_, {}).update(pages)
         for id_, count in batch.page_counts.items():
-            kept = {number: data for number, data in self.pages.get(id_, {}).items() if number <= count}
+            pages_left = {number: data for number, data in self.pages.get(id_, {}).items() if number <= count}
             self.pages.pop(id_, None)
-            if kept:
-                self.pages[id_] = kept
+            if pages_left:
+                self.pages[id_] = pages_left
         for id_, alarm in batch.alarms.items():
             if alarm is None:
                 self.alarms.pop(id_, None)
             else:
                 self.alarms[id_] = alarm
+        for id_, (first, last) in batch.event_logs.items():
+            kept = self.events.setdefault(id_, {})
+            assert last == self.event_logs.get(id_, (1, 0))[1] + len(batch.events.get(id_, ())), "a gap in the numbers"
+            kept.update((event.seq, (batch.seq, event)) for event in batch.events.get(id_, ()))
+            self.events[id_] = {seq: kept[seq] for seq in range(first, last + 1)}  # none of them is missing
+            self.event_logs[id_] = first, last
         self.commit_seq = batch.seq
         self.batches.append(batch)
 
