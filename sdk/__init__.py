@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         TurnEnded,
     )
     from actord.http import Request, Response
+    from actord.streaming import StreamingResponse
 
 __version__ = "0.1.0"
 
@@ -43,6 +44,7 @@ _HOME = {
     "stub_id": "context",
     "Request": "http",
     "Response": "http",
+    "StreamingResponse": "streaming",
     "ActorArgumentError": "errors",
     "ActorError": "errors",
     "ActorMethodError": "errors",
@@ -77,6 +79,7 @@ __all__ = [
     "Response",
     "StatefulActor",
     "Storage",
+    "StreamingResponse",
     "TurnEnded",
     "__version__",
     "env",

@@ -1,7 +1,7 @@
 """``Request`` and ``Response``: what a ``fetch`` of an actor and the front door's ``fetch`` take and give.
 
-Bodies are whole bytes here. Header names keep the spelling they came with and compare without regard to case; their
-values are str of Latin-1, as HTTP has them.
+Bodies are whole bytes here; ``streaming`` has the others. Header names keep the spelling they came with and compare
+without regard to case; their values are str of Latin-1, as HTTP has them.
 """
 
 from __future__ import annotations
@@ -268,7 +268,10 @@ class Response:
         elif isinstance(body, bytes | bytearray | memoryview):
             self.body = bytes(body)
         else:
-            raise TypeError(f"a body is bytes or str, not {type(body).__name__}; for JSON use Response.json(value)")
+            raise TypeError(
+                f"a body is bytes or str, not {type(body).__name__}; use Response.json(value) for JSON, and "
+                "StreamingResponse(iterator) for what is made while it is sent"
+            )
         check_status(status)
         self.status = int(status)
         self.headers = Headers(headers)

@@ -20,6 +20,12 @@ LIST_MAX = 1000
 # A larger number is no time in seconds (the year 5138) but one in milliseconds.
 ALARM_EPOCH_SECONDS_MAX = 100_000_000_000
 
+# What the sender of a stream on a link may have sent beyond what the receiver has taken; each frame counts as its bytes
+# and something for itself. A longer piece goes out in several.
+STREAM_WINDOW_BYTES = 256 * KIB
+STREAM_PIECE_BYTES = 64 * KIB
+STREAM_FRAME_BYTES = 64
+
 # One batch on a link. A frame carries at most one body (10 MiB by default, 64 MiB at most by configuration).
 WIRE_BATCH_BYTES = 256 * MIB
 BODY_BYTES_MAX = 64 * MIB
@@ -29,5 +35,6 @@ LINK_CALLS = 65_536
 LINK_BYTES = 256 * MIB
 
 assert LIST_DEFAULT <= LIST_MAX
+assert STREAM_PIECE_BYTES + STREAM_FRAME_BYTES < STREAM_WINDOW_BYTES
 assert VALUE_BYTES < WIRE_BATCH_BYTES
 assert BODY_BYTES_MAX < LINK_BYTES <= WIRE_BATCH_BYTES

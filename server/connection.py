@@ -16,21 +16,15 @@ from collections import deque
 from time import monotonic
 from typing import TYPE_CHECKING, cast
 
-from actord.errors import (
-    ActordError,
-    ActorOverloaded,
-    ActorUnavailable,
-    BadRequest,
-    MethodNotAllowed,
-    NotFound,
-    UnsupportedMediaType,
-)
+from actord.errors import ActordError, ActorOverloaded, ActorUnavailable, BadRequest, MethodNotAllowed, NotFound
 from actord.server import system
 from actord.server.exchange import Exchange, PlainExchange
-from actord.server.heads import JSON, MSGPACK, NO_TYPE, PAIR, Head, Refused
+from actord.server.formats import call_format
+from actord.server.heads import MSGPACK, PAIR, Head, Refused
 from actord.server.http import Request, RequestParser
 from actord.server.problems import CONTINUE, JSON_HEAD, problem
 from actord.server.routes import CALL, DOOR, FETCH, SYSTEM, route
+from actord.server.streams import StreamableExchange
 from actord.shards import wire
 from actord.shards.slots import slot_of
 
@@ -47,9 +41,6 @@ class Connection(asyncio.Protocol):
     __slots__ = (
         "_active",
         "_call_deadline",
-        "_deaf",
-        "_ended",
-        "_eof",
         "_flush_due",
         "_held",
         "_http",
@@ -60,15 +51,18 @@ class Connection(asyncio.Protocol):
         "_since",
         "_table",
         "_timing",
-        "_transport",
         "_unsent",
-        "_writable",
         "_written",
+        "deaf",
+        "ended",
+        "eof",
         "peer",
         "plain",
         "queue",
         "server",
         "simple",
+        "transport",
+        "writable",
         "write",
     )
 
@@ -86,12 +80,12 @@ class Connection(asyncio.Protocol):
         self.simple = True  # nothing stands between an answer and the socket but its turn
         self.peer = ""  # the client's IP address; empty on a unix socket
         self._parser = RequestParser(server.heads, self._http)
-        self._transport: asyncio.Transport | None = None
-        self._deaf = False  # whatever else arrives is thrown away
-        self._eof = False  # the client has stopped sending
-        self._ended = False  # we have stopped sending
+        self.transport: asyncio.Transport | None = None
+        self.deaf = False  # whatever else arrives is thrown away
+        self.eof = False  # the client has stopped sending
+        self.ended = False  # we have stopped sending
         self._held = False  # reading is paused
-        self._writable = True
+        self.writable = True
         self._flush_due = False
         # for the sweep
         self._active = False  # something came since the last sweep
@@ -105,7 +99,7 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's transports are no subclass of asyncio's
-        self._transport = transport = cast(asyncio.Transport, transport)
+        self.transport = transport = cast(asyncio.Transport, transport)
         self.write = transport.write
         transport.set_write_buffer_limits(high=self._http.write_buffer)
         peer = transport.get_extra_info("peername")
@@ -117,16 +111,16 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Begin every request that is complete, as far as the limits allow."""
         self._active = True
-        if self._deaf:
+        if self.deaf:
             return
         parser = self._parser
         try:
             request = parser.next(data)
             while request is not None:
                 self._begin(request)
-                if self._deaf or not parser.has_rest:
+                if self.deaf or not parser.has_rest:
                     break
-                if len(self.queue) >= self._pipeline or not self._writable:
+                if len(self.queue) >= self._pipeline or not self.writable:
                     self._hold()
                     return
                 request = parser.next()
@@ -142,23 +136,25 @@ class Connection(asyncio.Protocol):
             self._hold()
 
     def eof_received(self) -> bool:
-        self._eof = True
+        self.eof = True
         self.simple = False
         self._stop_listening()
         # Answers under way are still wanted: only the sending side was closed.
-        return bool(self.queue) and not self._ended
+        return bool(self.queue) and not self.ended
 
     def pause_writing(self) -> None:
-        self._writable = False
+        self.writable = False
         self._hold()
 
     def resume_writing(self) -> None:
-        self._writable = True
+        self.writable = True
+        if self.queue and self.queue[0].streams:
+            self.queue[0].advance()
         self._resume_soon()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._ended = True
-        self._transport = None
+        self.ended = True
+        self.transport = None
         self._stop_listening()
         self._forget_requests()
         self.server.forget(self)
@@ -184,15 +180,15 @@ class Connection(asyncio.Protocol):
 
     def _continue(self) -> None:
         """``100 Continue``, when it is the turn of the request that waits for it."""
-        if not self.queue and not self._ended and self._parser.wants_continue:
+        if not self.queue and not self.ended and self._parser.wants_continue:
             self._parser.continued()
-            self._send(CONTINUE)
+            self.send(CONTINUE)
             self._simplify()
 
     def _begin(self, request: Request) -> None:
         method, target, head, body = request
         if self.server.draining:
-            self._deaf = True  # it began to arrive before: it is the last one
+            self.deaf = True  # it began to arrive before: it is the last one
         exchange: Exchange | None = None
         try:
             kind, type_, name, verb, timing = route(method, target)
@@ -226,13 +222,14 @@ class Connection(asyncio.Protocol):
     def _exchange(self, method: str, head: Head, *, no_store: bool = True) -> Exchange:
         close = not head.keep_alive
         if close:
-            self._deaf = True  # the client said that this was its last request
-        return Exchange(
+            self.deaf = True  # the client said that this was its last request
+        return StreamableExchange(
             self,
             close=close,
             head_only=method == "HEAD",
             keep_alive_10=head.http10 and not close,
             no_store=no_store,
+            http10=head.http10,
         )
 
     def _dispatch(
@@ -256,7 +253,7 @@ class Connection(asyncio.Protocol):
         flags = wire.TIMING if timing else self._timing
         if kind == CALL:
             if body or head.content_type in (MSGPACK, PAIR):
-                flags |= _call_format(head)
+                flags |= call_format(head)
             if head.idempotency_key:
                 raise BadRequest(
                     "Idempotency-Key is not supported by this version, nor ignored: send the call without it."
@@ -304,7 +301,7 @@ class Connection(asyncio.Protocol):
 
     def _stop_listening(self) -> None:
         """Whatever else arrives is thrown away, and so is what has arrived of a request that is not complete."""
-        self._deaf = True
+        self.deaf = True
         self._parser.give_up()
         self._count_receiving(0)
 
@@ -332,18 +329,20 @@ class Connection(asyncio.Protocol):
             answers.append(exchange.answer)
             close = exchange.close
             queue.popleft()
-        if self._ended:
+        if self.ended:
             return
         if answers:
-            self._send(answers[0] if len(answers) == 1 else b"".join(answers))
-        if close or (not queue and (self._eof or (self.server.draining and not self._receives()))):
+            self.send(answers[0] if len(answers) == 1 else b"".join(answers))
+        if close or (not queue and (self.eof or (self.server.draining and not self._receives()))):
             self._end()
         elif self._held:
             self._resume_soon()
         elif not queue:
             self._continue()
+        if queue and queue[0].streams:
+            queue[0].advance()
 
-    def _send(self, data: bytes) -> None:
+    def send(self, data: bytes) -> None:
         self._written += len(data)
         self.write(data)
 
@@ -351,51 +350,51 @@ class Connection(asyncio.Protocol):
 
     def _hold(self) -> None:
         self.simple = False
-        if not self._held and self._transport is not None and not self._ended:
+        if not self._held and self.transport is not None and not self.ended:
             self._held = True
-            self._transport.pause_reading()
+            self.transport.pause_reading()
 
     def _resume_soon(self) -> None:
-        if self._held and self._writable and len(self.queue) < self._pipeline:
+        if self._held and self.writable and len(self.queue) < self._pipeline:
             self.server.loop.call_soon(self._resume)
 
     def _resume(self) -> None:
-        if not self._held or not self._writable or len(self.queue) >= self._pipeline or self._ended:
+        if not self._held or not self.writable or len(self.queue) >= self._pipeline or self.ended:
             return
         self._held = False
-        assert self._transport is not None
-        self._transport.resume_reading()
+        assert self.transport is not None
+        self.transport.resume_reading()
         self._simplify()
-        if not self._deaf:
+        if not self.deaf:
             self.data_received(b"")
 
     def _simplify(self) -> None:
-        self.simple = not (self._held or self._eof or self._unsent or self._parser.wants_continue)
+        self.simple = not (self._held or self.eof or self._unsent or self._parser.wants_continue)
 
     # -- the end
 
     def _end(self) -> None:
         """No more answers. Our side is closed; the client has a moment to read them and to close its own, because
         closing with bytes unread would make the kernel throw away what it has not fetched yet."""
-        if self._ended or self._transport is None:
+        if self.ended or self.transport is None:
             return
-        self._ended = self._deaf = True
+        self.ended = self.deaf = True
         self._phase = "lingering"
         self._since = monotonic()
         self._forget_requests()
-        if self._eof or not self._transport.can_write_eof():
-            self._transport.close()
+        if self.eof or not self.transport.can_write_eof():
+            self.transport.close()
             return
-        self._transport.write_eof()
+        self.transport.write_eof()
         if self._held:
             self._held = False
-            self._transport.resume_reading()
+            self.transport.resume_reading()
 
-    def _abort(self) -> None:
-        self._deaf = self._ended = True
+    def abort(self) -> None:
+        self.deaf = self.ended = True
         self._forget_requests()
-        if self._transport is not None:
-            self._transport.abort()
+        if self.transport is not None:
+            self.transport.abort()
 
     def _forget_requests(self) -> None:
         while self.queue:
@@ -414,16 +413,16 @@ class Connection(asyncio.Protocol):
         """Finish what is under way, and a request that has begun to arrive; then close. An idle one closes now."""
         if self._receives():
             return
-        self._deaf = True
-        if not self.queue and not self._ended and self._transport is not None:
-            self._ended = True
-            self._transport.close()
+        self.deaf = True
+        if not self.queue and not self.ended and self.transport is not None:
+            self.ended = True
+            self.transport.close()
 
     # -- deadlines
 
     def sweep(self, now: float) -> None:
         """Called once a second with the monotonic time."""
-        transport = self._transport
+        transport = self.transport
         if transport is None:
             return
         http = self._http
@@ -434,21 +433,23 @@ class Connection(asyncio.Protocol):
         if self._unsent:
             self._unsent = 0
             self._simplify()
+        if self.queue and self.queue[0].streams:
+            self.queue[0].sweep(now)
         if self._active and self._phase == "idle":
             self._since = now
         self._active = False
         waited = now - self._since
         if self._phase == "lingering":
             if waited > LINGER_SECONDS:
-                self._abort()
-        elif self._held or self._deaf:
+                self.abort()
+        elif self._held or self.deaf:
             self._since = now
         elif self._phase == "accepted":
             if waited > http.head_timeout:
                 if self._parser.in_head:
                     self._late("The head of the request did not arrive in time.")
                 else:
-                    self._abort()
+                    self.abort()
         elif self._phase == "head":
             if waited > http.head_timeout:
                 self._late("The head of the request did not arrive in time.")
@@ -468,26 +469,8 @@ class Connection(asyncio.Protocol):
         if not self._unsent or size < self._unsent + self._written:
             self._since = now
         elif now - self._since > self._http.write_stall:
-            self._abort()
+            self.abort()
             return
         self._unsent = size
         self._written = 0
         self.simple = False
-
-
-def _call_format(head: Head) -> int:
-    """The flag for a body's format. Raises ``UnsupportedMediaType`` with what to do."""
-    if head.content_encoding:
-        raise UnsupportedMediaType("The body is compressed; send it without Content-Encoding.")
-    if not head.charset_ok:
-        raise UnsupportedMediaType("JSON is UTF-8: leave the charset out, or name utf-8.")
-    if head.content_type == JSON:
-        return 0
-    if head.content_type == MSGPACK:
-        return wire.MSGPACK
-    if head.content_type == PAIR:
-        return wire.MSGPACK | wire.PAIR
-    missing = "has no Content-Type" if head.content_type == NO_TYPE else "has another Content-Type"
-    raise UnsupportedMediaType(
-        f"The body {missing}: add `Content-Type: application/json` (with curl, `--json` instead of `-d`)."
-    )

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 class Exchange(Waiter):
     """A request under way. ``answer`` is None until it is known; answers leave in the order of the requests."""
 
+    streams = False  # a stream that has begun and not ended
+
     __slots__ = ("answer", "close", "connection", "head_only", "id", "keep_alive_10", "link", "no_store")
 
     def __init__(
@@ -34,6 +36,12 @@ class Exchange(Waiter):
         self.head_only = head_only
         self.keep_alive_10 = keep_alive_10
         self.no_store = no_store
+
+    def advance(self) -> None:
+        """Of a stream: write what may be written now."""
+
+    def sweep(self, now: float) -> None:
+        """Of a stream, once a second: give it up if nobody should wait for it."""
 
     def on_reply(self, status: int, body: bytes, head: bytes | None) -> None:
         self.link = None

@@ -70,13 +70,7 @@ class Framer:
         if head is None:
             head = PROBLEM_HEAD if status >= 400 else JSON_HEAD
             no_store = True
-        names = b"\r\n" + head.lower()
-        parts = [self._status_line(status), self._date, head]
-        if b"\r\nx-content-type-options:" not in names:
-            parts.append(NOSNIFF)
-        if no_store and b"\r\ncache-control:" not in names:
-            parts.append(NO_STORE)
-        parts.append(connection)
+        parts = [self.stream_head(status, head, no_store=no_store, framing=connection)[:-2]]
         if status == 204 or status == 304:
             without_body = True
         else:
@@ -84,6 +78,18 @@ class Framer:
         parts.append(b"\r\n")
         if not without_body:
             parts.append(body)
+        return b"".join(parts)
+
+    def stream_head(self, status: int, head: bytes, *, no_store: bool, framing: bytes) -> bytes:
+        """A whole head. ``framing``: the lines that say how the message and the connection end."""
+        names = b"\r\n" + head.lower()
+        parts = [self._status_line(status), self._date, head]
+        if b"\r\nx-content-type-options:" not in names:
+            parts.append(NOSNIFF)
+        if no_store and b"\r\ncache-control:" not in names:
+            parts.append(NO_STORE)
+        parts.append(framing)
+        parts.append(b"\r\n")
         return b"".join(parts)
 
     def _status_line(self, status: int) -> bytes:

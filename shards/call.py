@@ -7,7 +7,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from actord import codec, json
-from actord.errors import ActordError
+from actord.errors import ActordError, CodecError
 from actord.http import Response
 from actord.shards.problem import MSGPACK_HEAD, problem_reply
 from actord.shards.wire import MSGPACK, TIMING
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from actord.shards.transactions import Transaction
     from actord.shards.waits import Wait
     from actord.storage.api import Batch
+    from actord.streaming import StreamingResponse
 
 NO_DEADLINE = 1 << 62
 EFFECTS = 1 << 16  # a flag of our own beside those of the wire: the call has effects that leave with its reply
@@ -49,6 +50,9 @@ class Sink:
 
     def put(self, call: Call) -> None:
         """Take the reply of a call. Only the output gate calls this."""
+
+    def put_stream(self, call: Call, response: StreamingResponse) -> None:
+        """Take a reply that is a stream: begin to send it."""
 
     def flush(self) -> None:
         """Send what was put."""
@@ -194,6 +198,8 @@ class Call:
             self.status = value.status
             self.body = body_of(value)
             self.head = value.head()
+            if type(value) is not Response:
+                self._stream(value)
         elif self.flags & MSGPACK:
             self.body = codec.encode(value)
             self.head = MSGPACK_HEAD
@@ -208,6 +214,16 @@ class Call:
             self.more = True
         else:
             self.effects.append(effect)
+
+    def _stream(self, response: Response) -> None:
+        from actord.shards.outflow import STREAMED, StreamedReply
+        from actord.streaming import StreamingResponse
+
+        if isinstance(response, StreamingResponse):
+            if self.once is not None:
+                raise CodecError("a streamed answer can't be kept for its idempotency key: answer with a Response.")
+            self.body = STREAMED
+            self.sink = StreamedReply(self.sink, response)
 
     def fail(self, error: ActordError) -> None:
         """Set the reply from an error."""

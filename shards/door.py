@@ -11,8 +11,10 @@ from actord.errors import ActordError, ActorFetchTimeoutError
 from actord.http import Request, Response
 from actord.shards.call import body_of
 from actord.shards.outbound import Visit, current_visit
+from actord.shards.outflow import Outflow
 from actord.shards.problem import PROBLEM_HEAD, log_fault, method_error, problem_reply
 from actord.shards.wire import TIMING
+from actord.streaming import StreamingResponse
 
 if TYPE_CHECKING:
     from actord.shards.intake import Connection
@@ -42,12 +44,14 @@ class FrontDoor:
             limit = min(self._time_limit, deadline / 1000 - started)
             scope = asyncio.timeout(limit)
             try:
+                response: Response | None = None
                 async with scope:
                     response = await self._handler(request, self._env)
                 if not isinstance(response, Response):
                     raise TypeError(f"fetch must return a Response, not {type(response).__name__}")
                 status, body, head = response.status, body_of(response), response.head()
             except BaseException as error:
+                response = None
                 task = asyncio.current_task()
                 if type(error) is asyncio.CancelledError and task is not None and task.cancelling():
                     return  # nobody reads an answer; ``end`` gives the caller's id back
@@ -57,6 +61,9 @@ class FrontDoor:
                     (started - queued) * 1e3,
                     (monotonic() - started) * 1e3,
                 )
+            if isinstance(response, StreamingResponse):
+                await _stream(sink, id_, response, head, visit)
+                return
             del sink.doors[id_]
             sink.put_reply(id_, status, body, head)
             sink.flush()
@@ -70,6 +77,16 @@ class FrontDoor:
             del sink.doors[id_]
             sink.put_reply(id_, 503, b"", b"")
             sink.flush()
+
+
+async def _stream(sink: Connection, id_: int, response: StreamingResponse, head: bytes, visit: Visit) -> None:
+    """The answer is a stream. It has no deadline; each call to an actor in it has one of its own."""
+    visit.deadline = 0
+    task = asyncio.current_task()
+    assert task is not None
+    outflow = Outflow(sink, id_, task.cancel)
+    outflow.begin(response.status, head, response.length)
+    await outflow.pump(response, "the front door")
 
 
 def _problem(error: BaseException, visit: Visit, over_limit: float | None) -> tuple[int, bytes, bytes]:

@@ -1,6 +1,7 @@
 """The serving end of a link: frames in, calls admitted; replies out, one write for each flush.
 
-1. Every CALL, CALLX, FETCH and DOOR is answered by exactly one REPLY, also when it is refused or was cancelled.
+1. Every CALL, CALLX, FETCH and DOOR is answered by exactly one REPLY, also when it is refused or was cancelled; or by
+   one HEAD and DATA up to a last one (shards/outflow.py).
 2. A frame that makes no sense closes the link: nothing after it is taken.
 3. When the caller goes away, its calls that have not begun are not made.
 """
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, cast
 
 from actord.limits import LINK_CALLS
 from actord.shards.call import Call, Sink
+from actord.shards.outflow import Outflow, begin_answer
 from actord.shards.wire import (
     CALL,
     CALLX,
@@ -24,6 +26,7 @@ from actord.shards.wire import (
     DOOR,
     DRAINING,
     FETCH,
+    GRANT,
     HELLO,
     PROBE,
     READY,
@@ -37,8 +40,11 @@ from actord.shards.wire import (
 
 if TYPE_CHECKING:
     from actord.shards.dispatch import Dispatcher
+    from actord.streaming import StreamingResponse
 
 log = logging.getLogger("actord.intake")
+
+_GRANT_MAX = 1 << 40
 
 
 class Connection(asyncio.Protocol, Sink):
@@ -51,7 +57,9 @@ class Connection(asyncio.Protocol, Sink):
         self._out: list[Frame] = []
         self.begun: mmap.mmap | None = None
         self.calls: dict[int, Call] = {}  # by the caller's id; door requests are not among them
-        self.doors: dict[int, asyncio.Task[None]] = {}
+        self.doors: dict[int, asyncio.Task[None]] = {}  # of requests to the front door, and of streamed answers
+        self.streams: dict[int, Outflow] = {}
+        self._flush_due = False
 
     # -- replies
 
@@ -62,6 +70,24 @@ class Connection(asyncio.Protocol, Sink):
     def put_reply(self, id_: int, status: int, body: bytes, head: bytes | None) -> None:
         """A reply that is no call's: the front door's."""
         self._out.append((REPLY, id_, status, body, head))
+
+    def put_frame(self, frame: Frame) -> None:
+        """A part of a stream: it goes out with whatever else comes in this iteration."""
+        self._out.append(frame)
+        if not self._flush_due:
+            self._flush_due = True
+            asyncio.get_running_loop().call_soon(self._flush_soon)
+
+    def _flush_soon(self) -> None:
+        self._flush_due = False
+        self.flush()
+
+    def put_stream(self, call: Call, response: StreamingResponse) -> None:
+        self.calls.pop(call.id, None)
+        if call.cancelled:
+            self.put_reply(call.id, 503, b"", b"")
+        else:
+            begin_answer(self, call, response)
 
     def flush(self) -> None:
         out, self._out = self._out, []
@@ -110,6 +136,8 @@ class Connection(asyncio.Protocol, Sink):
                 self._cancel(frame[1])
             elif kind == FETCH:
                 self._dispatcher.fetch(self, frame, now)
+            elif kind == GRANT:
+                self._grant(frame[1], frame[2])
             elif kind == DOOR:
                 self._dispatcher.door(self, frame, now)
             elif kind == CALLX:
@@ -129,6 +157,13 @@ class Connection(asyncio.Protocol, Sink):
             call.cancelled = True
         elif id_ in self.doors:
             self.doors[id_].cancel()
+
+    def _grant(self, id_: int, size: int) -> None:
+        if type(size) is not int or not 0 < size <= _GRANT_MAX:
+            raise WireError(f"a grant of {size!r} bytes")
+        stream = self.streams.get(id_)
+        if stream is not None:  # it may have ended meanwhile
+            stream.grant(size)
 
     def say_draining(self) -> None:
         """New calls of this caller should wait for this worker's successor."""

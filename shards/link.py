@@ -7,7 +7,9 @@ Promises:
 3. When the worker dies, the calls whose turn had not begun are sent again to its successor, in their order; those
    that had begun are lost, outcome unknown. Which is which stands in the *begun map*: a small shared file in which
    the worker sets the byte of a call at the moment its turn begins, so that it outlives a kill -9.
-4. A call that is not begun by its deadline is lost with ``begun=False``: certain, because a worker marks a call
+4. An answer that is a stream comes as ``on_head`` and ``on_data``, whose last has a state other than MORE; a stream has
+   no deadline. ``on_lost`` in the middle of it: the worker has gone.
+5. A call that is not begun by its deadline is lost with ``begun=False``: certain, because a worker marks a call
    before it looks at the clock, and never begins one that is late.
 """
 
@@ -23,7 +25,22 @@ from typing import Any, cast
 
 from actord.errors import ActorOverloaded
 from actord.limits import LINK_BYTES, LINK_CALLS
-from actord.shards.wire import CANCEL, DRAINING, HELLO, READY, REPLY, VERSION, BatchReader, Frame, WireError, pack_batch
+from actord.shards.wire import (
+    CANCEL,
+    DATA,
+    DRAINING,
+    GRANT,
+    HEAD,
+    HELLO,
+    MORE,
+    READY,
+    REPLY,
+    VERSION,
+    BatchReader,
+    Frame,
+    WireError,
+    pack_batch,
+)
 
 # How long after its deadline a begun call is waited for: the worker answers time-outs itself.
 BEGUN_GRACE_MS = 5_000
@@ -43,6 +60,13 @@ class Waiter:
     def on_lost(self, begun: bool) -> None:
         """The call will never be answered: it was not begun, for certain, or it had begun and nobody knows."""
         raise NotImplementedError
+
+    def on_head(self, status: int, head: bytes) -> None:
+        """The answer is a stream that begins now. ``grant`` tells the link how much of it was taken."""
+        raise WireError("a stream answers what has no stream")
+
+    def on_data(self, data: bytes, state: int) -> None:
+        """A piece of the stream; ``state`` is MORE, END or BROKEN."""
 
 
 class Link(asyncio.Protocol):
@@ -68,6 +92,7 @@ class Link(asyncio.Protocol):
         self._free = list(range(LINK_CALLS))
         self._waiting: dict[int, Waiter] = {}
         self._later: list[Frame] = []  # without a reply, kept until the worker has greeted
+        self._streams: dict[int, Waiter] = {}  # answers that have begun and not ended
         self._abandoned: set[int] = set()  # given up by the caller; the id comes back with the worker's reply
         self._bytes = 0
         self._closed = False
@@ -104,7 +129,7 @@ class Link(asyncio.Protocol):
             os.unlink(self._begun_path)
 
     def __len__(self) -> int:
-        return len(self._waiting)
+        return len(self._waiting) + len(self._streams)
 
     # -- calls
 
@@ -140,9 +165,10 @@ class Link(asyncio.Protocol):
     def cancel(self, id_: int) -> None:
         """The caller has gone: a call that has not begun is not made. The waiter is not told anything more."""
         waiter = self._waiting.pop(id_, None)
-        if waiter is None:
+        if waiter is not None:
+            self._bytes -= len(waiter.frame[-1])
+        elif self._streams.pop(id_, None) is None:
             return
-        self._bytes -= len(waiter.frame[-1])
         if self._up:
             self._abandoned.add(id_)
             if not self._out:
@@ -150,6 +176,13 @@ class Link(asyncio.Protocol):
             self._out.append((CANCEL, id_))
         else:
             self._release(id_)
+
+    def grant(self, id_: int, size: int) -> None:
+        """So many bytes of a stream were taken (each piece counts as its own and STREAM_FRAME_BYTES)."""
+        if id_ in self._streams and self._up:
+            if not self._out:
+                self._loop.call_soon(self._flush)
+            self._out.append((GRANT, id_, size))
 
     def expire(self) -> None:
         """Called about once a second by the owner: finish the calls that nobody should wait for any longer."""
@@ -213,8 +246,38 @@ class Link(asyncio.Protocol):
                 free.append(id_)
                 self._bytes -= len(waiter.frame[-1])
                 waiter.on_reply(status, body, head)
+            elif frame[0] == HEAD or frame[0] == DATA:
+                try:
+                    self._stream(*frame)
+                except (WireError, TypeError):
+                    self._garble()
+                    return
             else:
                 self._control(frame)
+
+    def _stream(self, kind: int, id_: int, first: Any, second: Any) -> None:
+        """HEAD with status and head, or DATA with bytes and state."""
+        if kind == HEAD:
+            waiter = self._waiting.pop(id_, None)
+            if waiter is not None:
+                self._bytes -= len(waiter.frame[-1])
+                waiter.frame = ()  # its body is not needed any more
+                self._streams[id_] = waiter
+                waiter.on_head(first, second)
+                return
+        else:
+            waiter = self._streams.get(id_)
+            if waiter is not None:
+                if second != MORE:
+                    del self._streams[id_]
+                    self._release(id_)
+                waiter.on_data(first, second)
+                return
+        if id_ not in self._abandoned:
+            raise WireError("a part of a stream that nobody asked for")
+        if kind == DATA and second != MORE:
+            self._abandoned.discard(id_)
+            self._release(id_)
 
     def _control(self, frame: Frame) -> None:
         if frame[0] == READY and len(frame) == 3 and frame[1] == VERSION:
@@ -244,7 +307,10 @@ class Link(asyncio.Protocol):
         for id_ in self._abandoned:
             self._release(id_)
         self._abandoned.clear()
-        lost = []
+        lost = list(self._streams.values())
+        for id_ in self._streams:
+            self._release(id_)
+        self._streams.clear()
         for id_, waiter in list(self._waiting.items()):
             if was_up and (self._garbled or self._begun[id_]):
                 del self._waiting[id_]
@@ -259,7 +325,8 @@ class Link(asyncio.Protocol):
             self._on_down(self)
 
     def _lose_all(self) -> None:
-        waiting, self._waiting = self._waiting, {}
+        waiting, self._waiting = self._waiting | self._streams, {}
+        self._streams = {}
         for id_, waiter in waiting.items():
             begun = bool(self._begun[id_])
             self._release(id_)

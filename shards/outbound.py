@@ -19,10 +19,12 @@ from actord import codec
 from actord.errors import ActordError, ActorUnavailable, TurnEnded, from_problem
 from actord.http import Request, Response
 from actord.shards.call import Call, Sink, current_turn
+from actord.shards.inflow import Chunks, Inflow
 from actord.shards.link import Link, Waiter
 from actord.shards.slots import slot_of
 from actord.shards.waits import Reply, Wait, waits_of
-from actord.shards.wire import CALLX, FETCH, MSGPACK, PAIR
+from actord.shards.wire import CALLX, END, FETCH, MORE, MSGPACK, PAIR
+from actord.streaming import StreamingResponse
 
 if TYPE_CHECKING:
     from actord.shards.dispatch import Dispatcher
@@ -35,7 +37,7 @@ class Visit:
     __slots__ = ("deadline", "reached")
 
     def __init__(self, deadline: int) -> None:
-        self.deadline = deadline  # milliseconds of CLOCK_MONOTONIC
+        self.deadline = deadline  # milliseconds of CLOCK_MONOTONIC; 0: each call has its own
         self.reached = 0
 
 
@@ -105,8 +107,15 @@ class Outbound:
                 status, answer, head = await _local(wait, call)
             else:
                 link = self._link_of(slot)
-                id_ = link.submit(_Remote(wait), FETCH, type_.name, name, fields, extras, MSGPACK, deadline, body)
+                remote = _Remote(wait)
+                id_ = link.submit(remote, FETCH, type_.name, name, fields, extras, MSGPACK, deadline, body)
+                remote.begin = lambda chunks: Inflow(
+                    chunks, lambda size: link.grant(id_, size), lambda: link.cancel(id_)
+                )
                 status, answer, head = await _remote(wait, link, id_)
+            if not isinstance(answer, bytes):
+                assert head is not None
+                return StreamingResponse.passed_on(answer, status, head)
             if status >= 400 and head is not None and head.startswith(b"Content-Type: application/msgpack\r\n"):
                 raise from_problem(codec.decode(answer))
             return Response.from_wire(status, answer, head)
@@ -133,7 +142,7 @@ class Outbound:
             )
         visit = current_visit.get() or Visit(int((monotonic() + self._call_deadline) * 1000))
         visit.reached += 1
-        return visit, visit.deadline, {}
+        return visit, visit.deadline or int((monotonic() + self._call_deadline) * 1000), {}
 
 
 async def _local(wait: Wait, call: Call) -> Reply:
@@ -167,20 +176,46 @@ class _Local(Sink):
         if not self._wait.future.done():
             self._wait.future.set_result((call.status, call.body, call.head))
 
+    def put_stream(self, call: Call, response: StreamingResponse) -> None:
+        if not self._wait.future.done():
+            self._wait.future.set_result((call.status, response.body_iterator, call.head))
+
 
 class _Remote(Waiter):
-    __slots__ = ("_wait",)
+    __slots__ = ("_chunks", "_wait", "begin")
+
+    begin: Callable[[Chunks], Inflow]  # how to read an answer that is a stream
 
     def __init__(self, wait: Wait) -> None:
         self._wait = wait
+        self._chunks: Chunks | None = None
 
     def on_reply(self, status: int, body: bytes, head: bytes | None) -> None:
         if not self._wait.future.done():
             self._wait.future.set_result((status, body, head))
 
+    def on_head(self, status: int, head: bytes) -> None:
+        self._chunks = chunks = Chunks()
+        stream = self.begin(chunks)
+        if not self._wait.future.done():
+            self._wait.future.set_result((status, stream, head))
+
+    def on_data(self, data: bytes, state: int) -> None:
+        assert self._chunks is not None
+        self._chunks.feed(data)
+        if state != MORE:
+            self._chunks.end(None if state == END else _broken_off())
+
     def on_lost(self, begun: bool) -> None:
+        if self._chunks is not None:
+            self._chunks.end(_broken_off())
+            return
         if not self._wait.future.done():
             self._wait.future.set_exception(lost(begun))
+
+
+def _broken_off() -> ActorUnavailable:
+    return ActorUnavailable("The streamed answer broke off.", applied="unknown")
 
 
 def lost(begun: bool) -> ActorUnavailable:

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from actord.shards.link import Link
 
 Key = tuple[str, str]  # type, name
-Reply = tuple[int, bytes, bytes | None]  # status, body, head
+Reply = tuple[int, Any, bytes | None]  # status, body (an async iterator when it is a stream), head
 
 # Nodes that a probe has passed here. Only to save work: a probe never goes in circles, by its path.
 _REMEMBERED = 20_000

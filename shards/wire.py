@@ -9,7 +9,8 @@ Caller to worker                                                  Worker to call
   FETCH   id, type, name, request, extras, flags, deadline, body           DRAINING
   DOOR    id, request, flags, deadline, body
   CALLX   id, type, name, method, extras, flags, deadline, body
-  CANCEL  id
+  CANCEL  id                                                        HEAD    id, status, head
+  GRANT   id, bytes                                                 DATA    id, data, state
   PROBE   worker, token, born, path
   CYCLE   token, path
 
@@ -23,7 +24,12 @@ Latin-1; the address is an IP address, or None on a unix socket. ``head`` of a R
 document when the status is 400 or more), else the header lines of the response as bytes, each ended by CRLF, without
 Content-Length, Date and Connection: the front adds those.
 
-Kinds 9 to 15 and 19 to 47 are free for sockets and streaming.
+A call is answered by one REPLY, or, when the answer is a stream, by one HEAD and any number of DATA. ``state`` of DATA
+is MORE, END or BROKEN: with one of the latter the call is over and its id free again. ``head`` of HEAD is as above, but
+never None, and may hold ``content-length: N``. The worker may have sent STREAM_WINDOW_BYTES (data, and
+STREAM_FRAME_BYTES for each DATA that is not the last) more than the caller has granted; GRANT raises that.
+
+Kinds 9, 11 to 15 and 21 to 47 are given out for streamed requests and sockets.
 """
 
 from __future__ import annotations
@@ -36,8 +42,11 @@ from actord.limits import WIRE_BATCH_BYTES
 
 VERSION = 2
 
-HELLO, CALL, FETCH, DOOR, CANCEL, CALLX, PROBE, CYCLE = 1, 2, 3, 4, 5, 6, 7, 8
-READY, REPLY, DRAINING = 16, 17, 18
+HELLO, CALL, FETCH, DOOR, CANCEL, CALLX, PROBE, CYCLE, GRANT = 1, 2, 3, 4, 5, 6, 7, 8, 10
+READY, REPLY, DRAINING, HEAD, DATA = 16, 17, 18, 19, 20
+
+# states of DATA
+MORE, END, BROKEN = 0, 1, 2
 
 # flags of CALL, FETCH and DOOR
 MSGPACK = 1  # body and reply are application/msgpack, with every codec type

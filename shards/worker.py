@@ -153,8 +153,11 @@ class Worker:
             self._server.close()
         for connection in list(self.dispatcher.connections):
             connection.say_draining()
-        end = monotonic() + limit
-        while not self._idle() and monotonic() < end:  # noqa: ASYNC110  (many parties; nobody waits for speed here)
+        began = monotonic()
+        while not self._idle() and monotonic() < began + limit:
+            for connection in self.dispatcher.connections:
+                for stream in list(connection.streams.values()):
+                    stream.end_if_idle(monotonic(), began)
             await asyncio.sleep(_DRAIN_POLL_SECONDS)
         self._runner.stop()
         while not all(shard.committer.idle for shard in self.shards.values()):
@@ -178,6 +181,7 @@ class Worker:
             self._runner.waiting == 0
             and self._runner.suspended == 0
             and (door is None or door.open == 0)
+            and not any(connection.streams for connection in self.dispatcher.connections)
             and all(shard.committer.idle for shard in self.shards.values())
         )
 
