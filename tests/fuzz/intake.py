@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import mmap
+from collections.abc import AsyncIterator
 from typing import Any
 
-from actord import Request, Response, StatefulActor
+from actord import Request, Response, StatefulActor, StreamingResponse
 from actord.limits import LINK_CALLS
 from actord.shards.intake import Connection
 from actord.shards.wire import CALL, CANCEL, DOOR, FETCH, MSGPACK, PAIR, TIMING, Frame, pack_batch
@@ -32,7 +33,12 @@ class Thing(StatefulActor):
 
 
 async def door(request: Request, env: Any) -> Response:
-    return Response.text(request.path)
+    return StreamingResponse(chunks(), media_type="x/y") if request.path == "/s" else Response.text(request.path)
+
+
+async def chunks() -> AsyncIterator[bytes]:
+    for _ in range(100):
+        yield b"x" * 10_000
 
 
 class Transport:

@@ -56,7 +56,7 @@ class LinkEnd:
         await self.tell((DOOR, id_, self.request(url), 0, self.deadline(), b""))
 
     async def fetch(self, id_: int, name: str, url: str = "/", flags: int = 0) -> None:
-        frame = (FETCH, id_, self.core.default_type, name, self.request(url), flags, self.deadline(), b"")
+        frame = (FETCH, id_, self.core.default_type, name, self.request(url), None, flags, self.deadline(), b"")
         await self.tell(frame)
 
     def kinds(self, id_: int) -> list[int]:
