@@ -158,6 +158,8 @@ def _body(signature: inspect.Signature, annotations: dict[str, Any], schemas: Sc
         forms.append({"title": "by position", "type": "array", "minItems": at_least, "items": more_positions})
         if positions:
             forms[-1]["prefixItems"] = positions
+    if not (needed or at_least):
+        forms.append({"title": "no arguments", "type": "null"})
     schema = forms[0] if len(forms) == 1 else {"anyOf": forms}
     return {"required": bool(needed or at_least), "content": {"application/json": {"schema": schema}}}
 
