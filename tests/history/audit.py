@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.history.linearizability import ledger, linearizable, register_linearizable, settled
+from tests.history.linearizability import ledger, linearizable, register, settled
 from tests.history.offline import audit_files
 from tests.history.recorder import History, Operation
 from tests.support.server import Server
@@ -39,7 +39,7 @@ def audit(history: History, statements: dict[str, Statement]) -> list[str]:
             found = [f"{key}: no order explains what was answered about it"]
         wrong += found
     for key, operations in orders.items():
-        if not register_linearizable(operations):
+        if not linearizable(operations, register, 0):
             wrong.append(f"{key}: no order explains what was answered about it")
     return wrong
 
