@@ -1,4 +1,4 @@
-"""The parts that live in folders of their own: schedules, corpus, fuzzing, damage.
+"""The parts that live in folders of their own: schedules, corpus, fuzzing, resources, damage.
 
 They are run as their users run them, by their commands; where a folder has none the part says so in the report.
 """
@@ -6,6 +6,7 @@ They are run as their users run them, by their commands; where a folder has none
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
 import subprocess
 import sys
@@ -25,9 +26,16 @@ def _missing(module: str) -> str:
     return "" if found else f"{module.replace('.', '/')} is not there"
 
 
-def _run(context: Context, *words: str, patience: float) -> subprocess.CompletedProcess[str]:
-    context.say(" ".join(words))
-    return subprocess.run([sys.executable, "-m", *words], capture_output=True, text=True, timeout=patience, check=False)
+def _run(context: Context, *words: str, patience: float, **environment: str) -> subprocess.CompletedProcess[str]:
+    context.say(" ".join([*(f"{name}={value}" for name, value in environment.items()), *words]))
+    return subprocess.run(
+        [sys.executable, "-m", *words],
+        capture_output=True,
+        text=True,
+        timeout=patience,
+        env=os.environ | environment,
+        check=False,
+    )
 
 
 def _tail(done: subprocess.CompletedProcess[str]) -> str:
@@ -54,13 +62,26 @@ def schedules(context: Context) -> Result:
     return result
 
 
+def _tests(context: Context, path: str, **environment: str) -> Result:
+    """Tests as they are, or in the long version that the environment asks for."""
+    done = _run(context, "pytest", "-q", "-p", "no:cacheprovider", path, patience=900, **environment)
+    found = {word: int(number) for number, word in re.findall(r"(\d+) (passed|failed|error|skipped)", done.stdout)}
+    figures: dict[str, object] = {}
+    if skipped := found.pop("skipped", 0):
+        figures["skipped"] = skipped
+    figures["checks passed"] = f"{found.get('passed', 0):,} of {sum(found.values()):,}"
+    return Result(figures, [f"{path}: {_tail(done)}"] if done.returncode else [])
+
+
 def corpus(context: Context) -> Result:
-    done = _run(context, "pytest", "-q", "-p", "no:cacheprovider", "tests/server/test_corpus.py", patience=900)
-    found = {word: int(number) for number, word in re.findall(r"(\d+) (passed|failed|error)", done.stdout)}
-    files = len(list(Path("tests/corpus/http1").rglob("*.http")))
-    total = sum(found.values())
-    wrong = [f"the corpus: {_tail(done)}"] if done.returncode else []
-    return Result({"requests": files, "checks passed": f"{found.get('passed', 0):,} of {total:,}"}, wrong)
+    result = _tests(context, "tests/server/test_corpus.py")
+    result.figures = {"requests": len(list(Path("tests/corpus/http1").rglob("*.http"))), **result.figures}
+    return result
+
+
+def resources(context: Context) -> Result:
+    """5 s per fsync, 1,000 clients that never read, and all the others of their folder."""
+    return _tests(context, "tests/resources", ACTORD_TEST_LONG="1")
 
 
 def fuzzing(context: Context) -> Result:
@@ -99,8 +120,9 @@ def damage(context: Context) -> Result:
 
 
 PARTS = [
-    Part("simulation", 6, schedules, lambda: _missing("tests.simulation.__main__")),
-    Part("corpus", 2, corpus),
-    Part("fuzz", 4, fuzzing, lambda: _missing("tests.fuzz.__main__")),
-    Part("damage", 4, damage, lambda: _missing("tests.damage.flips")),
+    Part("simulation", 14, schedules, lambda: _missing("tests.simulation.__main__"), lane="beside"),
+    Part("corpus", 2, corpus, lane="beside"),
+    Part("fuzz", 4, fuzzing, lambda: _missing("tests.fuzz.__main__"), lane="beside"),
+    Part("resources", 4, resources, lane="beside"),
+    Part("damage", 2, damage, lambda: _missing("tests.damage.flips")),
 ]

@@ -177,9 +177,9 @@ def recovery(context: Context) -> Result:
 
 
 PARTS = [
-    Part("powercuts", 22, power_cuts, powercut.unavailable),
-    Part("ext4", 6, real_cuts, ext4.unavailable),
-    Part("ioerrors", 24, io_errors, armed.unavailable),
-    Part("kills", 26, killing, armed.unavailable),
-    Part("recovery", 8, recovery),
+    Part("powercuts", 26, power_cuts, powercut.unavailable),
+    Part("ext4", 4, real_cuts, ext4.unavailable),
+    Part("ioerrors", 30, io_errors, armed.unavailable),
+    Part("kills", 28, killing, armed.unavailable),
+    Part("recovery", 10, recovery, lane="alone"),
 ]

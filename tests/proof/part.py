@@ -6,6 +6,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
+
+# "servers": one after the other. "beside": beside those, one after the other, since servers under fault wait a lot.
+# "alone": when all others have ended, for what measures time.
+Lane = Literal["servers", "beside", "alone"]
 
 
 @dataclass
@@ -46,7 +51,10 @@ class Result:
 
 @dataclass(frozen=True)
 class Part:
+    """``share``: of its lane's time, beside those of the lane's other parts."""
+
     name: str
     share: float
     run: Callable[[Context], Result]
     unavailable: Callable[[], str] = lambda: ""
+    lane: Lane = "servers"
