@@ -46,13 +46,13 @@ async def fetch(request: Request, env: Env) -> Response:
         case "GET", ["health", "liveness" | "readiness"]:
             return Response.text("ok")
         case "GET", ["accounts", account, "balance"]:
-            balance = await env.ACCOUNT.id_from_name(account).balance()
+            balance = await env.get(Account, account).balance()
             return Response.json({"account": account, "balance": balance})
         case "POST", ["accounts", account, "deposit" | "debit" as action]:
             amount = await amount_of(request)
             if amount is None:
                 return Response.json({"error": "amount (number) required"}, status=400)
-            actor = env.ACCOUNT.id_from_name(account)
+            actor = env.get(Account, account)
             if action == "deposit":
                 return Response.json({"account": account, "balance": await actor.deposit(amount)})
             return Response.json({"account": account, **await actor.debit(amount)})

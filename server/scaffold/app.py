@@ -27,5 +27,5 @@ async def fetch(request: Request, env: Env) -> Response:
     """
     match request.method, request.path.strip("/").split("/"):
         case "GET", ["count", name]:
-            return Response.json({"name": name, "value": await env.COUNTER.id_from_name(name).value()})
+            return Response.json({"name": name, "value": await env.get(Counter, name).value()})
     return Response.text("not found", status=404)
