@@ -213,6 +213,16 @@ class UnsupportedMediaType(ActordError):
     title = "Unsupported media type"
 
 
+class IdempotencyKeyReused(ActordError):
+    """The idempotency key stands for another request of this actor: another method, arguments or body format.
+
+    Nothing ran. Send the call under a key of its own, or exactly the request that the key was first used for.
+    """
+
+    status = 422
+    title = "The idempotency key was used for another request"
+
+
 class ActorUnavailable(ActordError):
     """The worker that owns the name is down, starting or draining."""
 

@@ -10,6 +10,7 @@ TYPE_CHARS = 32
 STORAGE_KEY_BYTES = 2048
 STORAGE_RESERVED_PREFIX = "__actord_"
 VALUE_BYTES = 2 * MIB
+KEY_CHARS = 255  # an idempotency key
 SQL_DATABASE_BYTES = 1024 * MIB
 SQL_VALUE_BYTES = 2 * MIB  # one bound value
 SQL_LENGTH_BYTES = 16 * MIB  # one value that a statement makes, one row

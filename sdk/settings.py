@@ -59,6 +59,8 @@ class Actors(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     alarm_timeout: Seconds = 900.0
     alarm_retries: Annotated[int, msgspec.Meta(ge=0, le=1_000)] = 6
     alarms_at_once: Count = 256  # of one worker
+    idempotency_ttl: Annotated[float, msgspec.Meta(gt=0, le=31 * 86_400)] = 86_400.0
+    idempotency_keys: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 1_000  # of one instance
 
 
 class Storage(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, cast
 from actord.errors import ActordError, ActorOverloaded, ActorUnavailable, BadRequest, MethodNotAllowed, NotFound
 from actord.server import system
 from actord.server.exchange import Exchange, PlainExchange
-from actord.server.formats import call_format
+from actord.server.formats import call_format, call_key
 from actord.server.heads import MSGPACK, PAIR, Head, Refused
 from actord.server.http import Request, RequestParser
 from actord.server.problems import CONTINUE, JSON_HEAD, problem
@@ -207,6 +207,22 @@ class Connection(asyncio.Protocol):
                 )
                 self.queue.append(exchange)
                 return
+            if kind == CALL and head.keyed_call:
+                exchange = PlainExchange(self)
+                exchange.link = link = self._table[slot_of(type_, name)]
+                exchange.id = link.submit(
+                    exchange,
+                    wire.CALLX,
+                    type_,
+                    name,
+                    verb,
+                    {"key": head.idempotency_key},
+                    wire.TIMING if timing else self._timing,
+                    int((monotonic() + self._call_deadline) * 1000),
+                    body,
+                )
+                self.queue.append(exchange)
+                return
             exchange = self._exchange(method, head, no_store=kind != DOOR)
             self._dispatch(exchange, request, kind, type_, name, verb, timing)
         except ActordError as error:
@@ -254,13 +270,13 @@ class Connection(asyncio.Protocol):
         if kind == CALL:
             if body or head.content_type in (MSGPACK, PAIR):
                 flags |= call_format(head)
-            if head.idempotency_key:
-                raise BadRequest(
-                    "Idempotency-Key is not supported by this version, nor ignored: send the call without it."
-                )
             link = self._table[slot_of(type_, name)]
             exchange.link = link
-            exchange.id = link.submit(exchange, wire.CALL, type_, name, verb, flags, deadline, body)
+            if head.idempotency_key is None:
+                exchange.id = link.submit(exchange, wire.CALL, type_, name, verb, flags, deadline, body)
+            else:
+                extras = {"key": call_key(head)}
+                exchange.id = link.submit(exchange, wire.CALLX, type_, name, verb, extras, flags, deadline, body)
         else:
             # The answer to HEAD is that to GET without its body, whatever the program makes of methods.
             verb_sent = "GET" if method == "HEAD" else method

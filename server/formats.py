@@ -1,8 +1,9 @@
-"""Which format the body of a call has."""
+"""What the head of a call says of its frame: the format of the body, the idempotency key."""
 
 from __future__ import annotations
 
-from actord.errors import UnsupportedMediaType
+from actord.errors import BadRequest, UnsupportedMediaType
+from actord.limits import KEY_CHARS
 from actord.server.heads import JSON, MSGPACK, NO_TYPE, PAIR, Head
 from actord.shards import wire
 
@@ -23,3 +24,14 @@ def call_format(head: Head) -> int:
     raise UnsupportedMediaType(
         f"The body {missing}: add `Content-Type: application/json` (with curl, `--json` instead of `-d`)."
     )
+
+
+def call_key(head: Head) -> str:
+    """The idempotency key of a head that has one. Raises ``BadRequest`` when it is none that we take."""
+    key = head.idempotency_key
+    if not key:
+        raise BadRequest(
+            f"Idempotency-Key is one line with 1 to {KEY_CHARS} printable ASCII characters, bare or in double quotes, "
+            'as in `Idempotency-Key: "8e03978e-40d5-43dd"`. A random UUID for each new request is good.'
+        )
+    return key

@@ -46,6 +46,7 @@ class Activation:
         "busy",
         "host",
         "instance",
+        "keys",
         "kv",
         "label",
         "last_used",
@@ -72,6 +73,7 @@ class Activation:
         self.turn: Call | None = None
         self.mailbox: deque[Call] | None = None
         self.seq = 0  # the newest commit that holds a write of this key
+        self.keys: dict[str, None] | None = None  # idempotency keys with a reply, oldest first; None: not looked up
         self.last_used = 0  # in ticks of the worker's sweep
 
     @property
@@ -120,6 +122,7 @@ class Activation:
         """The store took something back: what is cached here may never have been."""
         self.kv.forget()
         self.alarm = _UNKNOWN
+        self.keys = None
         self.seq = 0
         if self.kv.used_sql is not None:
             self.kv.used_sql.drop()

@@ -81,6 +81,8 @@ class Once:
 
     __slots__ = ()
 
+    unsure = False  # an earlier run of this very request may have been applied, and that was not looked up yet
+
     def answered(self, call: Call) -> bool:
         """Asked as the turn begins. True: an earlier run stands, and ``call`` carries its reply. False: run it.
 
@@ -229,6 +231,16 @@ class Call:
         """Set the reply from an error."""
         self.effects = None
         self.status, self.body, self.head = problem_reply(error, msgpack=bool(self.flags & MSGPACK))
+        if self.once is not None and self.once.unsure and error.applied == "no":
+            self._fail_unsure(error)
+
+    def _fail_unsure(self, error: ActordError) -> None:
+        """The same error, which may be that of other calls too, without its claim that nothing was applied."""
+        error.applied = "unknown"
+        try:
+            self.status, self.body, self.head = problem_reply(error, msgpack=bool(self.flags & MSGPACK))
+        finally:
+            error.applied = "no"
 
     def leave(self) -> None:
         """What happens as the reply passes the gate, for calls whose flags say that there is something."""

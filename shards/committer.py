@@ -84,6 +84,11 @@ class GroupCommitter:
         if self._in_flight is None and self.held and self.broken is None:
             self._commit()
 
+    def commit_now(self) -> None:
+        """Close the open batch although nobody waits for it, unless one is in flight: then it goes with the next."""
+        if self._in_flight is None and self.broken is None:
+            self._commit()
+
     @property
     def idle(self) -> bool:
         return self._in_flight is None and not self.held

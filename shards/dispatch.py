@@ -16,6 +16,7 @@ from actord.shards.activation import Activation, Host
 from actord.shards.call import Call, Sink
 from actord.shards.eviction import Evictor
 from actord.shards.gate import OutputGate
+from actord.shards.idempotency import Key, Rules
 from actord.shards.registry import ActorType, Method, Program
 from actord.shards.shard import Shard
 from actord.shards.slots import slot_of
@@ -58,6 +59,7 @@ class Dispatcher:
         self.front_door: FrontDoor | None = None
         self.connections: set[Connection] = set()
         self._document: bytes | None = None  # OpenAPI, once it was asked for
+        self.key_rules = Rules(int(settings.idempotency_ttl * 1000), settings.idempotency_keys)
         self.facts = {"front_door": program.front_door is not None, "types": sorted(program.types)}
 
     def call(self, sink: Connection, frame: Frame, now: float) -> None:
@@ -81,15 +83,21 @@ class Dispatcher:
         """A CALLX frame: ``(kind, id, type, name, method, extras, flags, deadline, body)``."""
         _, id_, type_, name, method_name, extras, flags, deadline, body = frame
         _check_frame(id_, deadline, flags, body)
-        if type(extras) is not dict:
-            raise WireError(f"extras of type {type(extras).__name__}")
+        if type(extras) is not dict or type(extras.get("key", "")) is not str:
+            raise WireError(f"extras {extras!r:.200}")
         try:
-            host = self.hosts[self._program.type(type_).name]
-            method = host.type.method(method_name)
-            args, kwargs = _arguments(method, flags, body)
+            host = self.hosts.get(type_)
+            if host is None:
+                host = self.hosts[self._program.type(type_).name]
+            method = host.type.methods.get(method_name)
+            if method is None:
+                method = host.type.method(method_name)
+            args, kwargs = _arguments(method, flags, body) if flags & MSGPACK else method.binder.from_json(body)
             call = self._admit(sink, id_, sink.begun, host, name, method, args, kwargs, flags, deadline, now)
-            self._admitted(call, extras)
+            self._admitted(call, extras, flags, body)
         except ActordError as error:
+            if "again" in extras and error.applied == "no":  # the run before this one may have been applied
+                error.applied = "unknown"
             self._refuse(sink, id_, flags, error)
 
     def fetch(self, sink: Connection, frame: Frame, now: float) -> None:
@@ -101,7 +109,7 @@ class Dispatcher:
             args = (Request.from_wire(request, body),)
             call = self._admit(sink, id_, sink.begun, host, name, host.type.fetch, args, {}, flags, deadline, now)
             if extras:
-                self._admitted(call, extras)
+                self._admitted(call, extras, flags, b"")
         except ActordError as error:
             self._refuse(sink, id_, flags, error)
 
@@ -157,11 +165,15 @@ class Dispatcher:
         now = monotonic()
         call = self._admit(sink, 0, bytearray(1), self.hosts[type_], name, method, args, kwargs, MSGPACK, deadline, now)
         if extras:
-            self._admitted(call, extras)
+            self._admitted(call, extras, MSGPACK | PAIR, body)
         return call
 
-    def _admitted(self, call: Call, extras: dict[str, Any]) -> None:
-        """What concerns calls with extras alone."""
+    def _admitted(self, call: Call, extras: dict[str, Any], flags: int, body: bytes) -> None:
+        """What concerns calls with extras alone. Their turn has not begun: admission only queues it."""
+        key = extras.get("key")
+        if key is not None:
+            call.once = Key(key, call.method.label, flags, body, self.key_rules, again="again" in extras)
+            call.more = True
         caller = extras.get("from")
         if caller is not None and call.act.turn is not None:  # it waits behind another turn
             type_, name, born = caller

@@ -7,6 +7,9 @@ Promises:
 3. When the worker dies, the calls whose turn had not begun are sent again to its successor, in their order; those
    that had begun are lost, outcome unknown. Which is which stands in the *begun map*: a small shared file in which
    the worker sets the byte of a call at the moment its turn begins, so that it outlives a kill -9.
+   A call with an idempotency key is sent again also when it had begun, or when the link was garbled: the worker looks
+   up its reply first. After ``SENT_AGAIN`` times it is lost like the others, so that a call which kills its worker does
+   not go on doing so. It says that it comes "again", and its byte stays set: that it was not applied is not certain.
 4. An answer that is a stream comes as ``on_head`` and ``on_data``, whose last has a state other than MORE; a stream has
    no deadline. ``on_lost`` in the middle of it: the worker has gone.
 5. A call that is not begun by its deadline is lost with ``begun=False``: certain, because a worker marks a call
@@ -26,6 +29,7 @@ from typing import Any, cast
 from actord.errors import ActorOverloaded
 from actord.limits import LINK_BYTES, LINK_CALLS
 from actord.shards.wire import (
+    CALLX,
     CANCEL,
     DATA,
     DRAINING,
@@ -45,6 +49,7 @@ from actord.shards.wire import (
 # How long after its deadline a begun call is waited for: the worker answers time-outs itself.
 BEGUN_GRACE_MS = 5_000
 RECONNECT_SECONDS = 0.02
+SENT_AGAIN = 5
 
 
 class Waiter:
@@ -111,6 +116,8 @@ class Link(asyncio.Protocol):
         self._reconnect = self._loop.create_task(self._connect())
 
     async def _connect(self) -> None:
+        if self._garbled:
+            await asyncio.sleep(RECONNECT_SECONDS)
         while not self._closed:
             with contextlib.suppress(OSError):
                 await self._loop.create_unix_connection(lambda: self, self.path)
@@ -313,6 +320,9 @@ class Link(asyncio.Protocol):
         self._streams.clear()
         for id_, waiter in list(self._waiting.items()):
             if was_up and (self._garbled or self._begun[id_]):
+                if _send_again(waiter):
+                    self._begun[id_] = 1  # and its frame goes with the others once the successor has greeted
+                    continue
                 del self._waiting[id_]
                 self._bytes -= len(waiter.frame[-1])
                 self._release(id_)
@@ -332,6 +342,18 @@ class Link(asyncio.Protocol):
             self._release(id_)
             waiter.on_lost(begun)
         self._bytes = 0
+
+
+def _send_again(waiter: Waiter) -> bool:
+    """Whether a call that may have been applied takes effect once even so. Then its frame says that it comes again."""
+    frame = waiter.frame
+    if frame[0] != CALLX or "key" not in frame[5]:
+        return False
+    times = frame[5].get("again", 0) + 1
+    if times > SENT_AGAIN:
+        return False
+    waiter.frame = (*frame[:5], frame[5] | {"again": times}, *frame[6:])
+    return True
 
 
 def _open_begun_map(path: str) -> mmap.mmap:

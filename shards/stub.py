@@ -10,9 +10,10 @@ import secrets
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
-from actord.errors import ActordError
+from actord.errors import ActordError, BadRequest
 from actord.http import Request, Response
 from actord.shards.dispatch import check_name
+from actord.shards.idempotency import check_key
 
 if TYPE_CHECKING:
     from actord.shards.outbound import Outbound
@@ -36,9 +37,9 @@ class Environment:
             raise LookupError(f"{cls!r} is no actor type of this program. It has: {known}.")
         return found
 
-    def get(self, cls: Any, name: str) -> Any:
-        """The instance of this name as a stub, typed by its class. ``BadRequest`` unless the name is legal."""
-        return self.namespace(cls).id_from_name(name)
+    def get(self, cls: Any, name: str, *, idempotency_key: str | None = None) -> Any:
+        """The instance of this name as a stub, typed by its class. ``BadRequest`` unless name and key are legal."""
+        return self.namespace(cls).get(name, idempotency_key=idempotency_key)
 
     def __getattr__(self, binding: str) -> Namespace:
         found = self._namespaces.get(binding)
@@ -65,7 +66,10 @@ class Namespace:
         check_name(name)
         return Stub(self._type, name, self._router)
 
-    get = id_from_name
+    def get(self, name: str, *, idempotency_key: str | None = None) -> Stub:
+        """The same; with an idempotency key like ``id_from_name(name).with_key(idempotency_key)``."""
+        stub = self.id_from_name(name)
+        return stub if idempotency_key is None else stub.with_key(idempotency_key)
 
     def new_unique_id(self) -> Stub:
         """An instance that nobody has named before: 128 random bits, in 32 hexadecimal digits."""
@@ -78,12 +82,23 @@ class Namespace:
 class Stub:
     """One instance, seen from outside: its methods are awaitable here. ``id`` is its name."""
 
-    __slots__ = ("_router", "_type", "id")
+    __slots__ = ("_key", "_router", "_type", "id")
 
-    def __init__(self, type_: ActorType, name: str, router: Outbound) -> None:
+    def __init__(self, type_: ActorType, name: str, router: Outbound, key: str | None = None) -> None:
         self._type = type_
         self._router = router
+        self._key = key
         self.id = name
+
+    def with_key(self, key: str) -> Stub:
+        """The same instance; a method called through the result takes effect once for this idempotency key.
+
+        ``key``: 1 to 255 printable ASCII characters, else ``BadRequest``. Called again with the same key, method and
+        arguments, also by another caller and after a crash, it returns the first call's result for 24 hours without
+        running; with another method or other arguments it raises ``IdempotencyKeyReused``.
+        """
+        check_key(key)
+        return Stub(self._type, self.id, self._router, key)
 
     def __getattr__(self, name: str) -> Callable[..., Awaitable[Any]]:
         if name.startswith("__"):
@@ -94,16 +109,20 @@ class Stub:
                 method = self._type.method(name)
             except ActordError as refusal:
                 raise AttributeError(refusal.detail) from refusal
-        router, type_, id_ = self._router, self._type, self.id
+        router, type_, id_, key = self._router, self._type, self.id, self._key
 
         def call(*args: Any, **kwargs: Any) -> Awaitable[Any]:
-            return router.call(type_, id_, method, args, kwargs)
+            return router.call(type_, id_, method, args, kwargs, key)
 
         call.__name__, call.__doc__ = name, method.function.__doc__
         return call
 
     def fetch(self, request: Request) -> Awaitable[Response]:
-        """Pass a request on to the actor's own ``fetch``."""
+        """Pass a request on to the actor's own ``fetch``. An idempotency key is for methods: give it as a header."""
+        if self._key is not None:
+            raise BadRequest(
+                "fetch takes no idempotency key: send it as a header of the request, which is the actor's."
+            )
         return self._router.fetch(self._type, self.id, request)
 
     def __eq__(self, other: object) -> bool:
@@ -115,7 +134,7 @@ class Stub:
         return hash((self._type.name, self.id))
 
     def __dir__(self) -> list[str]:
-        return sorted([*self._type.methods, "fetch", "id"])
+        return sorted([*self._type.methods, "fetch", "id", "with_key"])
 
     def __repr__(self) -> str:
         return f"<stub of {self._type.name}/{self.id}>"

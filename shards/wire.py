@@ -15,7 +15,8 @@ Caller to worker                                                  Worker to call
   CYCLE   token, path
 
 ``extras`` is None or a map: "key" and "msg" make the call take effect once (an idempotency key; a message of an
-outbox), "from" is the actor whose turn makes the call: [type, name, born], born in nanoseconds of CLOCK_MONOTONIC.
+outbox), "again" says that a call with "key" had begun when its link was lost, "from" is the actor whose turn makes the
+call: [type, name, born], born in nanoseconds of CLOCK_MONOTONIC.
 PROBE and CYCLE are between workers, see ``shards.waits``; a path is a list of [type, name].
 
 ``deadline`` is in milliseconds of CLOCK_MONOTONIC, which all processes of one machine share. ``request`` of FETCH and

@@ -32,6 +32,7 @@ from actord.shards.dispatch import Dispatcher
 from actord.shards.door import FrontDoor
 from actord.shards.eviction import SWEEP_SECONDS, Evictor
 from actord.shards.gate import OutputGate
+from actord.shards.idempotency import Sweeper
 from actord.shards.intake import Connection
 from actord.shards.link import Link
 from actord.shards.outbound import Outbound
@@ -109,6 +110,7 @@ class Worker:
             at_once=actors.alarms_at_once,
         )
         self.admin = Admin(AlarmAdmin(dispatcher, runner, list(self.shards.values())).handlers())
+        self._replies = Sweeper(self.shards.values(), dispatcher.key_rules)
         dispatcher.waits = self._waits = WaitGraph(
             boot["index"],
             find=dispatcher.find,
@@ -136,6 +138,7 @@ class Worker:
         for link in self._links.values():
             link.expire()
         self._waits.sweep()
+        self._replies.sweep()
         self._loop.call_later(SWEEP_SECONDS, self._sweep)
 
     def _sweep_more(self) -> None:

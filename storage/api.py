@@ -30,6 +30,16 @@ class Alarm(NamedTuple):
     error: str | None = None  # why it is kept as a failed alarm that fires no more; None while it is armed
 
 
+class Reply(NamedTuple):
+    """What a call with an idempotency key was answered."""
+
+    at: int  # when, in milliseconds of wall clock since the epoch
+    digest: bytes  # of the request: another one must not get this answer
+    status: int
+    head: bytes | None  # header lines as the wire's REPLY carries them
+    body: bytes
+
+
 class AlarmEntry(NamedTuple):
     """An alarm with the key that it belongs to."""
 
@@ -66,10 +76,26 @@ class Batch:
     beyond it are removed; ``pages`` maps actor id -> page number (from 1) -> content. ``alarms`` maps actor id ->
     alarm, None for no alarm. ``events`` maps actor id -> new events, in order; ``event_logs`` maps it to the numbers of
     the oldest and of the newest event that is kept from now on: older ones are removed, and all are when the first
-    number is above the second. Clearing an actor does not touch its events.
+    number is above the second. ``replies`` maps (actor id, idempotency key) -> reply, None for no reply any more, in
+    the order in which they came; ``expired_replies`` are rows to delete, by the ids of ``Store.expired_replies``. With
+    replies to add, a few of the oldest that are from ``replies_before`` (milliseconds of wall clock) or earlier are
+    deleted too. Clearing an actor touches neither its events nor its replies.
     """
 
-    __slots__ = ("actors", "alarms", "cleared", "event_logs", "events", "kv", "page_counts", "pages", "seq")
+    __slots__ = (
+        "actors",
+        "alarms",
+        "cleared",
+        "event_logs",
+        "events",
+        "expired_replies",
+        "kv",
+        "page_counts",
+        "pages",
+        "replies",
+        "replies_before",
+        "seq",
+    )
 
     def __init__(self, seq: int) -> None:
         self.seq = seq
@@ -81,6 +107,9 @@ class Batch:
         self.alarms: dict[int, Alarm | None] = {}
         self.events: dict[int, list[Event]] = {}
         self.event_logs: dict[int, tuple[int, int]] = {}
+        self.replies: dict[tuple[int, str], Reply | None] = {}
+        self.replies_before = 0
+        self.expired_replies: list[int] = []
 
 
 class Store(Protocol):
@@ -152,6 +181,21 @@ class Store(Protocol):
 
     def expired_events(self, *, now: int, limit: int) -> list[ExpiredEvents]:
         """Actors with events that need not be kept beyond ``now``, from a look at the ``limit`` oldest ones."""
+        ...
+
+    def read_reply(self, actor: int, key: str) -> Reply | None:
+        """The reply kept for an idempotency key, however old it is."""
+        ...
+
+    def reply_keys(self, actor: int) -> list[str]:
+        """The keys of all replies kept for an actor, oldest first."""
+        ...
+
+    def expired_replies(self, *, before: int, after: int, limit: int) -> tuple[list[int], int]:
+        """Of the next ``limit`` replies of the store behind the id ``after``: those from ``before`` or earlier.
+
+        Returns their ids, for ``Batch.expired_replies``, and the id to go on behind, 0 when the end was reached.
+        """
         ...
 
     def write(self, batch: Batch) -> None: ...

@@ -14,8 +14,9 @@ from zlib import crc32
 import apsw
 from actord.storage import pages
 from actord.storage.alarms import alarm_sum
-from actord.storage.api import Alarm
+from actord.storage.api import Alarm, Reply
 from actord.storage.events import event_sum, log_sum
+from actord.storage.replies import reply_sum
 from actord.storage.view import open_view
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ SQL_PAGE_BYTES = 1024  # as shards/sql_vfs.py has it; the end of each is not sto
 _UNREADABLE = (apsw.Error, UnicodeDecodeError, OverflowError, TypeError, ValueError)
 _NAMES = "SELECT name FROM sqlite_schema WHERE type = 'table'"
 _NOBODY = "rows that belong to nobody"
-_TABLES = ("actor", "kv", "page", "alarm", "event", "event_log")  # in the order of the examination
+_TABLES = ("actor", "kv", "page", "alarm", "event", "event_log", "reply")  # in the order of the examination
 
 
 def _typed(column: str, type_: str) -> str:
@@ -58,6 +59,18 @@ _EVENT_LOG = (
     "FROM event_log"
 )
 _ALARM_TEXTS = "SELECT count(*) FROM alarm NOT INDEXED WHERE typeof(error) NOT IN ('text', 'null')"
+
+
+_REPLY = "SELECT {}, {}, {}, {}, {}, {}, {}, {} FROM reply NOT INDEXED".format(
+    _typed("actor", "integer"),
+    _text("key"),
+    _typed("at", "integer"),
+    _typed("digest", "blob"),
+    _typed("status", "integer"),
+    "CASE typeof(head) WHEN 'blob' THEN head WHEN 'null' THEN NULL ELSE 0 END",
+    _typed("body", "blob"),
+    _typed("sum", "integer"),
+)
 
 
 class Rows:
@@ -178,6 +191,20 @@ class Rows:
                 )
         for actor in self._events:
             self._shard.damage(f"There are events of {self._who(actor)}, and no log of them.", kind=kind)
+
+    def _examine_reply(self) -> None:
+        nobody: set[int] = set()
+        for actor, key, at, digest, status, head, body, sum_ in self._query(_REPLY):
+            if (
+                None in (actor, key, at, digest, status, body, sum_)
+                or head == 0
+                or reply_sum(actor, key.decode(errors="backslashreplace"), Reply(at, digest, status, head, body))
+                != sum_
+            ):
+                shown = "?" if key is None else key.decode(errors="backslashreplace")
+                self._bad(f"The reply of {self._who(actor)} for the idempotency key {shown!r}")
+            else:
+                self._owned(actor, "replies", nobody)
 
     # -- the actors' own SQL databases
 

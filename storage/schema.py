@@ -5,7 +5,7 @@ covers the row's key too, so that a row that turns up under another key or actor
 
 The rows of ``meta`` carry one as well: nothing else would notice a commit number or an epoch that went back.
 
-A later format adds tables (idempotency records, outbox) to ``TABLES`` and raises ``FORMAT``;
+A later format adds tables (outbox) to ``TABLES`` and raises ``FORMAT``;
 ``upgrade`` makes what an older database lacks.
 """
 
@@ -18,7 +18,7 @@ from zlib import crc32
 import apsw
 from actord.errors import DataDirError, StoreCorrupt
 
-FORMAT = 5  # 2: alarms; 3: pages of actors' SQL databases; 4: checksums in meta; 5: events
+FORMAT = 5  # 2: alarms; 3: pages of actors' SQL databases; 4: checksums in meta; 5: events, replies
 APPLICATION_ID = 0x41435444  # "ACTD": what file(1) and the offline tools go by
 PAGE_BYTES = 4096
 META_NAMES = {"format", "identity", "shard", "commit_seq", "epoch"}
@@ -81,6 +81,19 @@ CREATE TABLE IF NOT EXISTS event_log (
     first INTEGER NOT NULL,
     last INTEGER NOT NULL,
     sum INTEGER NOT NULL
+);
+
+CREATE TABLE IF NOT EXISTS reply (
+    id INTEGER PRIMARY KEY,
+    actor INTEGER NOT NULL,
+    key TEXT NOT NULL,
+    at INTEGER NOT NULL,
+    digest BLOB NOT NULL,
+    status INTEGER NOT NULL,
+    head BLOB,
+    body BLOB NOT NULL,
+    sum INTEGER NOT NULL,
+    UNIQUE (actor, key)
 );
 """
 

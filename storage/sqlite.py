@@ -24,13 +24,14 @@ from zlib import crc32
 
 import apsw
 from actord.errors import DataDirError, InvariantViolated, StoreBroken, StoreCorrupt, StoreFull
-from actord.storage import alarms, events, pages, recovery, schema
+from actord.storage import alarms, events, pages, recovery, replies, schema
 from actord.storage.alarms import SqliteAlarms
 from actord.storage.api import Batch
 from actord.storage.ballast import FULL_ERRNOS, Ballast
 from actord.storage.events import SqliteEvents
 from actord.storage.files import FileLock, Locked, fsync_dir_of
 from actord.storage.pages import SqlitePages
+from actord.storage.replies import SqliteReplies
 
 LOCK_WAIT_SECONDS = 10.0
 
@@ -54,7 +55,7 @@ _READ_SEQ = "SELECT value FROM meta WHERE name = 'commit_seq'"
 _log = logging.getLogger("actord.storage")
 
 
-class SqliteStore(SqliteAlarms, SqliteEvents, SqlitePages):
+class SqliteStore(SqliteAlarms, SqliteEvents, SqlitePages, SqliteReplies):
     """A shard's store. Open it with ``open``; one thread calls everything but ``sync``."""
 
     @classmethod
@@ -138,6 +139,7 @@ class SqliteStore(SqliteAlarms, SqliteEvents, SqlitePages):
         # state
         self._broken = None
         self._damaged_alarms = set()
+        self._oldest_reply = 0  # no reply that tidying up could reach is from before; 0: not known
         self.full = False
         self._checkpoint_wanted = False  # once after the disk became full, so that the log can start over
         self._wal_frames = 0
@@ -257,10 +259,10 @@ class SqliteStore(SqliteAlarms, SqliteEvents, SqlitePages):
             actors.append((id_, slot, type_, name, schema.actor_sum(id_, slot, type_, name)))
         alarm_puts, alarm_deletes = alarms.rows_of(batch.alarms) if batch.alarms else ([], [])
         page_puts = pages.rows_of(batch.pages) if batch.pages else []
-        grows = bool(puts or actors or alarm_puts or page_puts or batch.events)
+        grows = bool(puts or actors or alarm_puts or page_puts or batch.events or batch.replies)
         if self.full:
             needed = sum(len(put[2]) + len(put[1]) for put in puts) + sum(len(put[1]) for put in page_puts)
-            needed += events.bytes_of(batch)
+            needed += events.bytes_of(batch) + replies.bytes_of(batch)
             self._leave_full(needed if grows else None)
         try:
             self._apply(batch, actors, deletes, puts, page_puts, alarm_puts, alarm_deletes)
@@ -311,6 +313,8 @@ class SqliteStore(SqliteAlarms, SqliteEvents, SqlitePages):
             executemany(alarms.PUT, alarm_puts)
         if batch.event_logs:
             events.apply(executemany, batch)
+        if batch.replies or batch.expired_replies:
+            self._apply_replies(batch)
         execute(_SEQ, (batch.seq, schema.meta_sum("commit_seq", batch.seq), batch.seq - 1))
         if self._conn.changes() != 1:
             raise InvariantViolated(f"{self.path} does not stand at commit {batch.seq - 1}")
@@ -319,6 +323,7 @@ class SqliteStore(SqliteAlarms, SqliteEvents, SqlitePages):
 
     def _roll_back(self, error: apsw.Error, seq: int) -> None:
         """After a failed transaction: return if the disk was full and nothing was applied, else break and raise."""
+        self._oldest_reply = 0
         full = self._is_full(error)
         try:
             if self._conn.in_transaction:

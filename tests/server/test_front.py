@@ -98,7 +98,7 @@ def test_the_deadline_is_the_clients_or_the_configured_one(tmp_path: Path) -> No
         ("Content-Type: text/json", 415),
         ("X: y", 415),
         ("Content-Type: application/json\r\nContent-Encoding: gzip", 415),
-        ("Content-Type: application/json\r\nIdempotency-Key: k", 400),
+        ("Content-Type: application/json\r\nIdempotency-Key: k\r\nIdempotency-Key: l", 400),
     ],
 )
 def test_the_body_of_a_call_says_what_it_is(front: FrontProcess, header: str, status: int) -> None:

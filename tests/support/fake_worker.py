@@ -20,7 +20,7 @@ from typing import Any
 import uvloop
 from actord.shards import wire
 
-KINDS = {wire.CALL: "call", wire.FETCH: "fetch", wire.DOOR: "door", wire.CANCEL: "cancel"}
+KINDS = {wire.CALL: "call", wire.CALLX: "callx", wire.FETCH: "fetch", wire.DOOR: "door", wire.CANCEL: "cancel"}
 TEXT = b"Content-Type: text/plain\r\nX-From: worker\r\n"
 
 
@@ -87,6 +87,8 @@ class FakeWorker(asyncio.Protocol):
         program.last = frame
         if kind == wire.CALL:
             self.call(id_, frame[4], frame[7], replies)
+        elif kind == wire.CALLX:
+            self.call(id_, frame[4], frame[8], replies)
         else:
             request = frame[2] if kind == wire.DOOR else frame[4]
             if request[1].startswith("/hold"):

@@ -26,6 +26,7 @@ from actord.shards.dispatch import Dispatcher
 from actord.shards.door import FrontDoor
 from actord.shards.eviction import Evictor
 from actord.shards.gate import OutputGate
+from actord.shards.idempotency import Sweeper
 from actord.shards.link import Link
 from actord.shards.outbound import Outbound
 from actord.shards.registry import ActorType, Program, upper_snake
@@ -34,7 +35,7 @@ from actord.shards.slots import SLOTS, slot_range
 from actord.shards.stub import Environment
 from actord.shards.turns import TurnRunner
 from actord.shards.waits import WaitGraph
-from actord.shards.wire import CALL, DOOR, FETCH, MSGPACK, PAIR, TIMING
+from actord.shards.wire import CALL, CALLX, DOOR, FETCH, MSGPACK, PAIR, TIMING
 from actord.storage.api import Store
 
 from tests.support.memory_store import MemoryStore
@@ -212,6 +213,7 @@ class Core:
             at_once=actors.alarms_at_once,
             chance=lambda: 0.0,
         )
+        self.replies = Sweeper([self.shard], self.dispatcher.key_rules)
         self.admin = Admin(AlarmAdmin(self.dispatcher, self.runner, [self.shard]).handlers())
         own = slot_range(shard, shards)
         self.dispatcher.shard_of = [self.shard if slot in own else None for slot in range(SLOTS)]
@@ -235,11 +237,18 @@ class Core:
         flags: int = 0,
         within: float = 60.0,
         caller: Caller | None = None,
+        key: str | None = None,
+        again: int = 0,
     ) -> Pending:
-        """A CALL frame with this body, its deadline ``within`` seconds from now."""
+        """A CALL frame with this body, its deadline ``within`` seconds from now; with a ``key`` a CALLX frame."""
         caller = caller or self.caller
         pending = caller.open()
         deadline = int((self._now() + within) * 1000)
+        if key is not None:
+            extras = {"key": key} | ({"again": again} if again else {})
+            fields = (pending.id, type_ or self.default_type, name, method, extras, flags, deadline, body)
+            self.dispatcher.callx(caller, (CALLX, *fields), self._now())  # type: ignore[arg-type]
+            return pending
         frame = (CALL, pending.id, type_ or self.default_type, name, method, flags, deadline, body)
         self.dispatcher.call(caller, frame, self._now())  # type: ignore[arg-type]
         return pending
@@ -248,6 +257,10 @@ class Core:
         """A call with JSON arguments; options of ``send`` go through ``send``."""
         body = json.dumps(kwargs if kwargs else list(args)).encode() if args or kwargs else b""
         return self.send(name, method, body)
+
+    def keyed(self, name: str, key: str, method: str, *args: Any, **kwargs: Any) -> Pending:
+        """A call with JSON arguments and an idempotency key."""
+        return self.send(name, method, json.dumps(kwargs if kwargs else list(args)).encode(), key=key)
 
     async def value(self, name: str, method: str, *args: Any, **kwargs: Any) -> Any:
         """The result of a call that succeeds."""

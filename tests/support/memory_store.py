@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 
 from actord.errors import StoreBroken, StoreFull
-from actord.storage.api import Alarm, AlarmEntry, Batch, Event, ExpiredEvents
+from actord.storage.api import Alarm, AlarmEntry, Batch, Event, ExpiredEvents, Reply
 
 
 def full() -> StoreFull:
@@ -28,6 +28,8 @@ class MemoryStore:
         self.rows: dict[int, dict[str, bytes]] = {}
         self.actors: dict[tuple[int, str, str], int] = {}
         self.alarms: dict[int, Alarm] = {}
+        self.replies: dict[tuple[int, str], tuple[int, Reply]] = {}  # with the id
+        self._last_reply = 0
         self.pages: dict[int, dict[int, bytes]] = {}
         self.events: dict[int, dict[int, tuple[int, Event]]] = {}  # by actor and number, with the batch's
         self.event_logs: dict[int, tuple[int, int]] = {}
@@ -148,6 +150,21 @@ class MemoryStore:
         _, type_, name = next(key for key, known in self.actors.items() if known == id_)
         return AlarmEntry(id_, type_, name, self.alarms[id_])
 
+    def read_reply(self, actor: int, key: str) -> Reply | None:
+        self._alive()
+        self.reads += 1
+        return self.replies.get((actor, key), (0, None))[1]
+
+    def reply_keys(self, actor: int) -> list[str]:
+        self._alive()
+        self.reads += 1
+        return [key for (id_, key), _ in sorted(self.replies.items(), key=lambda row: row[1][0]) if id_ == actor]
+
+    def expired_replies(self, *, before: int, after: int, limit: int) -> tuple[list[int], int]:
+        self._alive()
+        rows = sorted((id_, reply.at) for id_, reply in self.replies.values() if id_ > after)[:limit]
+        return [id_ for id_, at in rows if at <= before], rows[-1][0] if len(rows) == limit else 0
+
     def write(self, batch: Batch) -> None:
         self._alive()
         assert batch.seq == self.commit_seq + 1, f"contract 1: batch {batch.seq} after {self.commit_seq}"
@@ -189,6 +206,17 @@ class MemoryStore:
             kept.update((event.seq, (batch.seq, event)) for event in batch.events.get(id_, ()))
             self.events[id_] = {seq: kept[seq] for seq in range(first, last + 1)}  # none of them is missing
             self.event_logs[id_] = first, last
+        for place, reply in batch.replies.items():
+            assert place[0] in self.actors.values()
+            self.replies.pop(place, None)
+            if reply is not None:
+                self._last_reply += 1
+                self.replies[place] = self._last_reply, reply
+        gone = set(batch.expired_replies)
+        if any(batch.replies.values()):
+            oldest = sorted((id_, reply.at) for id_, reply in self.replies.values())[: max(16, 2 * len(batch.replies))]
+            gone |= {id_ for id_, at in oldest if at <= batch.replies_before}
+        self.replies = {place: row for place, row in self.replies.items() if row[0] not in gone}
         self.commit_seq = batch.seq
         self.batches.append(batch)
 
