@@ -69,10 +69,10 @@ $(VENV)/bin/python:
 
 $(DEV): pyproject.toml | $(VENV)/bin/python
 	@echo "installing actord and what it needs into $(VENV) ..." >&2
-	@$(PIP) install -e '.[dev]'
+	@$(PIP) install -e '.[dev,client]'
 	@touch $@
 
 $(BENCH): pyproject.toml $(DEV)
 	@echo "installing what the benchmark needs into $(VENV) ..." >&2
-	@$(PIP) install -e '.[dev,bench]'
+	@$(PIP) install -e '.[dev,client,bench]'
 	@touch $@

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any, ClassVar, TypeVar
 
@@ -67,3 +68,30 @@ def timeout(seconds: float) -> Callable[[F], F]:
         return function
 
     return mark
+
+
+_BASE = frozenset(name for name in dir(StatefulActor) if not name.startswith("_"))
+
+
+def called_by_runtime(name: str) -> bool:
+    """Whether the runtime alone calls what has this name."""
+    return name in _BASE or name == "alarm" or name.startswith(("on_", "web_socket"))
+
+
+def public_functions(cls: type[StatefulActor]) -> dict[str, Callable[..., Any]]:
+    """The functions that the class and its bases below ``StatefulActor`` define for callers, by name.
+
+    Those that ``rpc`` leaves out are among them.
+    """
+    found: dict[str, Callable[..., Any]] = {}
+    for base in reversed(cls.__mro__):
+        if base in (StatefulActor, object):
+            continue
+        for name, value in vars(base).items():
+            if name.startswith("_") or called_by_runtime(name):
+                continue
+            if inspect.isfunction(value):
+                found[name] = value
+            else:
+                found.pop(name, None)
+    return found

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from actord.actor import StatefulActor
+from actord.actor import StatefulActor, called_by_runtime, public_functions
 from actord.errors import (
     ActordError,
     ActorPrivateMethodError,
@@ -29,7 +29,6 @@ from actord.shards.arguments import Binder
 
 FrontDoor = Callable[[Request, Any], Awaitable[Response]]
 
-_BASE = frozenset(name for name in dir(StatefulActor) if not name.startswith("_"))
 _ROUTE = re.compile(r"^\s*(GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS)\s+(/\S*)\s*(\{.*\})?\s*$", re.MULTILINE)
 _OWN_ENTRY = "is called by the runtime, not from outside"
 
@@ -95,7 +94,7 @@ class ActorType:
         self.build = _builder(cls)
         self.methods: dict[str, Method] = {}
         self._refusals: dict[str, str] = {}  # what to say; an error raised twice would collect tracebacks
-        found = _functions(cls)
+        found = public_functions(cls)
         exposed = set(found) if cls.rpc is None else set(_rpc(cls, found))
         for name, function in found.items():
             if name not in exposed:
@@ -118,7 +117,7 @@ class ActorType:
             return ActorPrivateMethodError(self._refusals[name])
         if name.startswith("_"):
             return ActorPrivateMethodError(f"{self.name}.{name}: names that begin with _ are private.")
-        if name in _BASE or name == "alarm" or name.startswith(("on_", "web_socket")):
+        if called_by_runtime(name):
             return ActorPrivateMethodError(f"{self.name}.{name} {_OWN_ENTRY}.")
         known = ", ".join(sorted(self.methods)) or "none"
         return ActorUnknownMethodError(f"{self.name} has no method {name!r}. It has: {known}.")
@@ -241,22 +240,6 @@ def _check_type_name(name: str) -> None:
         raise ProgramError(
             f"The class name {name!r} can't be a type: ASCII, at most {TYPE_CHARS} characters, no double underscore."
         )
-
-
-def _functions(cls: type[StatefulActor]) -> dict[str, Callable[..., Any]]:
-    """The public functions that the class and its bases below ``StatefulActor`` define."""
-    found: dict[str, Callable[..., Any]] = {}
-    for base in reversed(cls.__mro__):
-        if base in (StatefulActor, object):
-            continue
-        for name, value in vars(base).items():
-            if name in _BASE or name == "alarm" or name.startswith(("_", "on_", "web_socket")):
-                continue
-            if inspect.isfunction(value):
-                found[name] = value
-            else:
-                found.pop(name, None)
-    return found
 
 
 def _rpc(cls: type[StatefulActor], found: dict[str, Callable[..., Any]]) -> tuple[str, ...]:

@@ -1,0 +1,133 @@
+"""What both clients have in common: how they are set up, and what they send."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Coroutine, Mapping
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from actord import codec
+from actord.client_address import address
+from actord.client_calls import CALL_TYPE, REPEATABLE, LogicalCall, read_fetch, read_response, read_result
+from actord.client_stubs import Target
+from actord.http import FRAMING_HEADERS, Headers, Request
+
+if TYPE_CHECKING:
+    from actord.actor import StatefulActor
+
+TIMEOUT_SECONDS = 60.0
+RETRIES = 8
+CONNECTIONS = 100
+
+
+class ClientBase:
+    """See ``client.Client`` and ``client.AsyncClient``."""
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        timeout: float = TIMEOUT_SECONDS,
+        retries: int = RETRIES,
+        idempotent: bool = True,
+        headers: Mapping[str, str] | None = None,
+        connections: int = CONNECTIONS,
+    ) -> None:
+        """``url``: ``http://HOST:PORT`` or ``unix:PATH``; by default ``ACTORD_URL``, or http://127.0.0.1:8000.
+
+        ``timeout``: seconds that a call may take, all attempts together. ``retries``: how often it may be tried again.
+        ``idempotent``: send a key with each call, so that one whose outcome is unknown can be tried again.
+        ``headers``: sent with every request. ``connections``: how many there may be at a time.
+        Raises ``ValueError`` for what can't be one of these. Connections are made when they are needed.
+        """
+        self._address = address(url)
+        self.url = self._address.url
+        self._timeout = seconds_of(timeout)
+        if retries < 0 or connections < 1:
+            raise ValueError("retries must be 0 or more, connections 1 or more")
+        self._retries = retries
+        self._idempotent = idempotent
+        self._headers = dict(Headers(headers).multi_items())  # checked
+        self._call_headers = {**self._headers, "Content-Type": CALL_TYPE}
+        try:
+            self._open(connections)
+        except ModuleNotFoundError as error:
+            raise ImportError(f"the client needs {error.name}: pip install 'actord[client]'") from error
+
+    def _open(self, connections: int) -> None:
+        """Set the transport. Its library is imported here: a process loads the one that it uses."""
+        raise NotImplementedError
+
+    def _target(
+        self,
+        type_: str | type[StatefulActor],
+        name: str,
+        timeout: float | None,
+        key: str | None,
+        idempotent: bool | None,
+    ) -> Target:
+        return Target(
+            type_,
+            name,
+            self._timeout if timeout is None else seconds_of(timeout),
+            key,
+            self._idempotent if idempotent is None else idempotent,
+        )
+
+    def _method_call(self, target: Target, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> LogicalCall:
+        headers = self._call_headers
+        if target.idempotent:
+            headers = {**headers, "Idempotency-Key": target.key or secrets.token_hex(16)}
+        return LogicalCall(
+            "POST",
+            f"{target.path}/{quote(method, safe='')}",
+            headers,
+            codec.encode([list(args), kwargs]),
+            read_result,
+            repeatable=target.idempotent,
+            timeout=target.timeout,
+            retries=self._retries,
+        )
+
+    def _request_call(self, request: Request, body: bytes, target: Target | None, timeout: float) -> LogicalCall:
+        if not request.url.startswith("/"):
+            raise ValueError(f"the target of a request begins with /, not {request.url!r}")
+        headers = {**self._headers}
+        for name, value in request.headers.multi_items():
+            if name.lower() not in FRAMING_HEADERS and name.lower() != "host":
+                headers[name] = f"{headers[name]}, {value}" if name in headers else value
+        return LogicalCall(
+            request.method,
+            request.url if target is None else f"{target.path}/fetch{request.url}",
+            headers,
+            body or (b"" if request.method in ("POST", "PUT", "PATCH") else None),
+            read_response if target is None else read_fetch,
+            repeatable=request.method in REPEATABLE,
+            timeout=timeout,
+            retries=self._retries,
+        )
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {self.url}>"
+
+
+def as_request(request: Request | str) -> Request:
+    return Request("GET", request) if isinstance(request, str) else request
+
+
+def at_once(body: Coroutine[Any, Any, bytes]) -> bytes:
+    """The body of a request that a program made itself: there is nothing to wait for."""
+    try:
+        body.send(None)
+    except StopIteration as stop:
+        whole: bytes = stop.value
+        return whole
+    body.close()
+    raise TypeError("the body of the request is still being received: use AsyncClient, or pass on bytes")
+
+
+def seconds_of(timeout: float) -> float:
+    if not 0 < timeout < 1e9:
+        raise ValueError(f"a timeout is a number of seconds above 0, not {timeout!r}")
+    return float(timeout)
