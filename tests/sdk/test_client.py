@@ -141,14 +141,7 @@ def test_a_call_ends_at_its_deadline_and_leaves_nothing(driver: Driver, fifo: Fi
     with pytest.raises(ActorMethodTimeoutError) as raised:
         driver.do(lambda c: c.actor("Parcel", "slow", timeout=0.3).wait_for(fifo.path, go.path))
     assert raised.value.applied == "no"
-    release(go)
-    go.close()
-
-
-def release(go: Fifo) -> None:
-    """Let the reader of the pipe come to its end."""
-    with open(go.path, "wb"):
-        pass
+    go.close()  # the thread that reads it comes to its end
 
 
 def test_a_cancelled_call_that_has_not_begun_is_not_made(server: Server, fifo: Fifo, tmp_path: Path) -> None:
@@ -211,6 +204,7 @@ def test_a_call_waits_for_a_server_that_comes_back(serve: Serve, kind: str) -> N
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_call_without_a_key_tells_that_its_worker_died(serve: Serve, fifo: Fifo, tmp_path: Path, kind: str) -> None:
     server = serve("parcels.py", settings={"server.workers": 1})
+    go = Fifo(tmp_path / "go")  # nobody writes to it
 
     def kill() -> None:
         fifo.wait()
@@ -220,8 +214,9 @@ def test_a_call_without_a_key_tells_that_its_worker_died(serve: Serve, fifo: Fif
     killer.start()
     driver = Driver(kind, url(server), idempotent=False)
     with pytest.raises(errors.ActorUnavailable) as raised:
-        driver.do(lambda c: c.actor("Parcel", "a").wait_for(fifo.path, str(tmp_path / "fifo")))
+        driver.do(lambda c: c.actor("Parcel", "a").wait_for(fifo.path, go.path))
     killer.join()
+    go.close()
     assert raised.value.applied == "unknown"
     assert raised.value.retryable
     assert driver.do(lambda c: c.actor("Parcel", "a").add()) == 1
