@@ -32,10 +32,27 @@ WIRE_BATCH_BYTES = 256 * MIB
 BODY_BYTES_MAX = 64 * MIB
 # Calls that one link may have open: also the size of its begun map, one byte a call.
 LINK_CALLS = 65_536
+# Sockets that one link may carry.
+LINK_SOCKETS = 65_536
+# The begun map of a link: a byte for each call, then eight for each socket.
+BEGUN_BYTES = LINK_CALLS + 8 * LINK_SOCKETS
 # Bodies that one link may have on their way before calls are refused.
 LINK_BYTES = 256 * MIB
+
+SOCKET_ATTACHMENT_BYTES = 16 * KIB
+SOCKET_TAGS = 16
+SOCKET_TAG_BYTES = 256
+SOCKET_SEND_BYTES = 4 * MIB  # one message from an actor
+SOCKET_TURN_BYTES = 64 * MIB  # what one turn may send to sockets; a broadcast counts once
+SOCKET_REASON_BYTES = 123  # of a close frame, by RFC 6455
+# Messages of one actor's sockets that a front has given to the worker and that are not done yet.
+SOCKET_ROOM_WINDOW = 256
+# Messages of all sockets of a front that wait for their actors.
+SOCKET_QUEUE_TOTAL_BYTES = 128 * MIB
 
 assert LIST_DEFAULT <= LIST_MAX
 assert STREAM_PIECE_BYTES + STREAM_FRAME_BYTES < STREAM_WINDOW_BYTES
 assert VALUE_BYTES < WIRE_BATCH_BYTES
+assert LINK_CALLS % 8 == 0
+assert SOCKET_QUEUE_TOTAL_BYTES + SOCKET_TURN_BYTES < WIRE_BATCH_BYTES
 assert BODY_BYTES_MAX < LINK_BYTES <= WIRE_BATCH_BYTES

@@ -45,6 +45,21 @@ class Http(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     connections_per_peer: Annotated[int, msgspec.Meta(ge=0, le=1 << 30)] = 0  # 0: no limit of its own
     call_deadline: Seconds = 60.0  # when the client states none
     server_timing: bool = False
+    origins: str = ""  # of pages that may open sockets beside the server's own, with blanks between them; "*" for all
+
+
+class Sockets(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    message_bytes: Annotated[int, msgspec.Meta(ge=1, le=MIB)] = MIB  # one message from a client, inflated
+    queue_events: Count = 256  # of one socket, while its actor is busy
+    queue_bytes: Annotated[int, msgspec.Meta(ge=1_024, le=64 * MIB)] = MIB
+    queue_wait: Annotated[float, msgspec.Meta(ge=0, le=86_400)] = 1.0
+    buffer_bytes: Annotated[int, msgspec.Meta(ge=64 * 1024, le=1 << 40)] = 8 * MIB
+    buffer_total: Annotated[int, msgspec.Meta(ge=MIB, le=1 << 50)] = 256 * MIB  # of one front
+    ping_interval: Seconds = 20.0
+    ping_timeout: Seconds = 20.0
+    close_timeout: Seconds = 5.0
+    compression: bool = True  # permessage-deflate, when the client offers it
+    compress_over: Size = 1_024  # messages to clients that are shorter are sent as they are
 
 
 class Actors(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -93,6 +108,7 @@ class App(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 class Settings(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     server: Server = msgspec.field(default_factory=Server)
     http: Http = msgspec.field(default_factory=Http)
+    sockets: Sockets = msgspec.field(default_factory=Sockets)
     # Spelled [runtime] in files and JSON: `[[actors]]` of actord.toml lists the bindings.
     actors: Actors = msgspec.field(default_factory=Actors, name="runtime")
     storage: Storage = msgspec.field(default_factory=Storage)

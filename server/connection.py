@@ -16,15 +16,16 @@ from collections import deque
 from time import monotonic
 from typing import TYPE_CHECKING, cast
 
-from actord.errors import ActordError, ActorOverloaded, ActorUnavailable, BadRequest, MethodNotAllowed, NotFound
+from actord.errors import ActordError, ActorOverloaded, BadRequest, MethodNotAllowed, NotFound
 from actord.server import system
 from actord.server.exchange import Exchange, PlainExchange
 from actord.server.formats import call_format, call_key
 from actord.server.heads import MSGPACK, PAIR, Head, Refused
 from actord.server.http import Request, RequestParser
-from actord.server.problems import CONTINUE, JSON_HEAD, problem
-from actord.server.routes import CALL, DOOR, FETCH, SYSTEM, route
+from actord.server.problems import CONTINUE, problem
+from actord.server.routes import CALL, DOOR, FETCH, SYSTEM, route, socket_route
 from actord.server.streams import StreamableExchange
+from actord.server.upgrade import UpgradeExchange
 from actord.shards import wire
 from actord.shards.slots import slot_of
 
@@ -52,6 +53,7 @@ class Connection(asyncio.Protocol):
         "_table",
         "_timing",
         "_unsent",
+        "_upgrade",
         "_written",
         "deaf",
         "ended",
@@ -85,6 +87,7 @@ class Connection(asyncio.Protocol):
         self.eof = False  # the client has stopped sending
         self.ended = False  # we have stopped sending
         self._held = False  # reading is paused
+        self._upgrade: UpgradeExchange | None = None  # the last request, which may become a socket
         self.writable = True
         self._flush_due = False
         # for the sweep
@@ -112,6 +115,8 @@ class Connection(asyncio.Protocol):
         """Begin every request that is complete, as far as the limits allow."""
         self._active = True
         if self.deaf:
+            if self._upgrade is not None and not self._upgrade.keep(data):
+                self._hold()
             return
         parser = self._parser
         try:
@@ -140,7 +145,7 @@ class Connection(asyncio.Protocol):
         self.simple = False
         self._stop_listening()
         # Answers under way are still wanted: only the sending side was closed.
-        return bool(self.queue) and not self.ended
+        return bool(self.queue) and not self.ended and self._upgrade is None
 
     def pause_writing(self) -> None:
         self.writable = False
@@ -257,10 +262,13 @@ class Connection(asyncio.Protocol):
         if target == "*":
             self._answer(exchange, 204, b"", b"")
             return
+        if kind == DOOR and head.websocket and method == "GET":
+            self._open_socket(request)
+            return
         if kind == SYSTEM and verb == wire.OPENAPI and method in ("GET", "HEAD"):
             kind = DOOR  # any worker has it
         elif kind == SYSTEM or (kind == DOOR and not server.router.front_door):
-            self._answer_system(exchange, method, verb)
+            self._answer(exchange, *system.respond(method, verb, server))
             return
         if not head.deadline_ok:
             raise BadRequest("Actord-Timeout is a number of seconds, as in `Actord-Timeout: 2.5`.")
@@ -291,19 +299,28 @@ class Connection(asyncio.Protocol):
                 exchange.id = link.submit(exchange, wire.DOOR, fields, flags, deadline, body)
         self.queue.append(exchange)
 
-    def _answer_system(self, exchange: Exchange, method: str, path: str) -> None:
-        """A system path, or any other while there is no front door."""
-        server = self.server
-        ready = server.router.ready and not server.draining
-        found = system.answer(path, ready=ready, version=server.version)
-        if found is None and path != wire.OPENAPI:
-            if not server.router.started and not path.startswith("/-/"):
-                raise ActorUnavailable("The workers are starting.", retry_after=1)
+    def _open_socket(self, request: Request) -> None:
+        key = socket_route(request[1])
+        if key is None and not self.server.router.front_door:
             raise NotFound("Nothing is served at this path.")
-        if found is None or method not in ("GET", "HEAD"):
-            raise MethodNotAllowed("This path answers GET and HEAD.")
-        status, body = found
-        self._answer(exchange, status, JSON_HEAD if status == 200 else JSON_HEAD + b"Retry-After: 1\r\n", body)
+        self.deaf = True  # nothing that follows is HTTP
+        self.simple = False
+        self._upgrade = upgrade = UpgradeExchange(self, self._parser.take_rest())
+        self.queue.append(upgrade)
+        upgrade.open(request, key)
+
+    def _switch(self, upgrade: UpgradeExchange) -> None:
+        """The answer to the handshake was written: the connection is the socket's now."""
+        transport, socket = self.transport, upgrade.socket
+        assert transport is not None
+        assert socket is not None
+        self.ended = True
+        self.transport = self._upgrade = None
+        transport.set_protocol(socket)
+        if self._held:
+            transport.resume_reading()
+        self.server.replace(self, socket)
+        socket.attach(transport, upgrade.rest)
 
     def _answer(self, exchange: Exchange, status: int, head: bytes, body: bytes) -> None:
         self.queue.append(exchange)
@@ -349,6 +366,9 @@ class Connection(asyncio.Protocol):
             return
         if answers:
             self.send(answers[0] if len(answers) == 1 else b"".join(answers))
+        if self._upgrade is not None and self._upgrade.switched and not queue:
+            self._switch(self._upgrade)
+            return
         if close or (not queue and (self.eof or (self.server.draining and not self._receives()))):
             self._end()
         elif self._held:
@@ -414,9 +434,7 @@ class Connection(asyncio.Protocol):
 
     def _forget_requests(self) -> None:
         while self.queue:
-            exchange = self.queue.popleft()
-            if exchange.link is not None and exchange.answer is None:
-                exchange.link.cancel(exchange.id)
+            self.queue.popleft().forget()
 
     def _receives(self) -> bool:
         return self._parser.in_head or self._parser.in_body

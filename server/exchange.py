@@ -58,6 +58,11 @@ class Exchange(Waiter):
         )
         connection.answered()
 
+    def forget(self) -> None:
+        """The connection has gone: a call that has not begun is not made."""
+        if self.link is not None and self.answer is None:
+            self.link.cancel(self.id)
+
     def on_lost(self, begun: bool) -> None:
         error = (
             ActorUnavailable("The worker was lost while the call ran.", applied="unknown")

@@ -68,6 +68,7 @@ class Head:
         "length",
         "lines",
         "plain_call",
+        "websocket",
     )
 
     def __init__(self, http10: bool) -> None:
@@ -85,6 +86,7 @@ class Head:
         self.deadline_ok = True
         self.idempotency_key: str | None = None  # without its quotes; empty when the header is none that we take
         self.lines = 0  # header lines
+        self.websocket = False  # asks for an upgrade to a WebSocket
         self.plain_call = False  # HTTP/1.1, kept alive, a JSON body if any, nothing that a call has to look at
         self.keyed_call = False  # the same, with a good idempotency key
 
@@ -105,6 +107,7 @@ class Head:
         head.deadline_ok = self.deadline_ok
         head.idempotency_key = key if self.idempotency_key is None else ""
         head.lines = self.lines + 1
+        head.websocket = self.websocket
         head.plain_call = False
         head.keyed_call = self.plain_call and key != ""
         return head
@@ -135,7 +138,7 @@ class HeadReader:
         if head.length > limits.body_bytes:
             raise Refused(413, f"The body may have {limits.body_bytes} bytes at most.")
         head.lines = len(lines) - 2
-        if len(block) <= _CACHED_BLOCK_BYTES:
+        if len(block) <= _CACHED_BLOCK_BYTES and not head.websocket:  # its key is new each time
             known = self.known[version]
             if len(known) >= _CACHED_BLOCKS:
                 del known[next(iter(known))]
@@ -233,6 +236,8 @@ def _interpret(fields: list[tuple[bytes, bytes]], http10: bool) -> Head:
             types.append(value)
         elif name == b"content-encoding":
             head.content_encoding = head.content_encoding or value.lower() not in (b"", b"identity")
+        elif name == b"upgrade":
+            head.websocket = value.lower() == b"websocket" and not http10
         elif name == b"actord-timeout":
             head.deadline_ok = head.deadline is None and head.deadline_ok and bool(_SECONDS(value))
             if head.deadline_ok:
@@ -251,6 +256,7 @@ def _interpret(fields: list[tuple[bytes, bytes]], http10: bool) -> Head:
         head.keep_alive = b"keep-alive" in connection
     if b"close" in connection:
         head.keep_alive = False
+    head.websocket = head.websocket and b"upgrade" in connection
     if len(types) > 1:
         raise Refused(400, "Content-Type stands there more than once.")
     if types:

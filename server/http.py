@@ -260,6 +260,12 @@ class RequestParser:
         path = path or "/"
         return path if path[0] == "/" else "/" + path
 
+    def take_rest(self) -> bytes:
+        """What arrived behind the last request; it is not HTTP. Nothing more is parsed."""
+        rest = self._data[self._pos :] if self.has_rest else b""
+        self.give_up()
+        return rest
+
     def give_up(self) -> None:
         """Forget everything; nothing more is parsed."""
         self.broken = True

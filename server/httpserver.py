@@ -10,8 +10,10 @@ from time import monotonic
 from actord.limits import LINK_BYTES
 from actord.server.connection import Connection
 from actord.server.heads import HeadReader
+from actord.server.hub import SocketHub
 from actord.server.problems import Framer
 from actord.server.router import Router
+from actord.server.websocket import WebSocket
 from actord.settings import Settings
 
 # Listening again sets the backlog anew, and the loop's own default is 100.
@@ -28,7 +30,8 @@ class HttpServer:
         self.loop = asyncio.get_running_loop()
         self.heads = HeadReader(settings.http)
         self.framer = Framer()
-        self.connections: set[Connection] = set()
+        self.hub = SocketHub(self)
+        self.connections: set[Connection | WebSocket] = set()
         self.draining = False
         self.receiving = 0  # bytes of bodies that are not complete yet, of all connections
         self.receiving_limit = LINK_BYTES
@@ -58,20 +61,32 @@ class HttpServer:
             peer and http.connections_per_peer and self._peers[peer] > http.connections_per_peer
         )
 
-    def forget(self, connection: Connection) -> None:
+    def replace(self, connection: Connection, socket: WebSocket) -> None:
+        """A connection has become a socket."""
+        self.connections.discard(connection)
+        self.connections.add(socket)
+        if self.draining:
+            socket.drain()
+
+    def forget(self, connection: Connection | WebSocket) -> None:
         self.connections.discard(connection)
         peer = connection.peer
         if peer:
             self._peers[peer] -= 1
             if self._peers[peer] <= 0:
                 del self._peers[peer]
-        if self.draining and not self.connections:
+        self.check_empty()
+
+    def check_empty(self) -> None:
+        """Draining ends with the last connection, when the actors know of the last socket's end."""
+        if self.draining and not self.connections and not len(self.hub):
             self._empty.set()
 
     def sweep(self, now: float | None = None) -> None:
         """Once a second: the date, late calls, and the deadlines of every connection at ``now`` (monotonic)."""
         self.framer.tick()
         self.router.expire()
+        self.hub.sweep()
         if now is None:
             now = monotonic()
         for connection in list(self.connections):
@@ -87,8 +102,7 @@ class HttpServer:
             server.close()
         for connection in list(self.connections):
             connection.drain()
-        if not self.connections:
-            self._empty.set()
+        self.check_empty()
 
     async def drained(self) -> None:
         """Returns when the last connection has gone after ``start_draining``."""

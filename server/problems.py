@@ -28,14 +28,14 @@ CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 class Framer:
     """Frames answers. ``tick`` renews the date and has to be called about once a second."""
 
-    __slots__ = ("_date", "plain")
+    __slots__ = ("date", "plain")
 
     def __init__(self) -> None:
         self.plain: dict[int, bytes] = {}
         self.tick()
 
     def tick(self) -> None:
-        self._date = b"Date: " + formatdate(time(), usegmt=True).encode() + b"\r\n"
+        self.date = b"Date: " + formatdate(time(), usegmt=True).encode() + b"\r\n"
         self.plain.clear()
 
     def plain_prefix(self, status: int) -> bytes:
@@ -44,7 +44,7 @@ class Framer:
         prefix = b"".join(
             (
                 self._status_line(status),
-                self._date,
+                self.date,
                 b"Content-Type: ",
                 kind,
                 b"\r\n",
@@ -83,7 +83,7 @@ class Framer:
     def stream_head(self, status: int, head: bytes, *, no_store: bool, framing: bytes) -> bytes:
         """A whole head. ``framing``: the lines that say how the message and the connection end."""
         names = b"\r\n" + head.lower()
-        parts = [self._status_line(status), self._date, head]
+        parts = [self._status_line(status), self.date, head]
         if b"\r\nx-content-type-options:" not in names:
             parts.append(NOSNIFF)
         if no_store and b"\r\ncache-control:" not in names:

@@ -2,6 +2,7 @@
 
 POST /actors/{type}/{name}/{method}          a call
 *    /actors/{type}/{name}/fetch[/{path}]    the actor's own ``fetch``, which sees ``/{path}?{query}``
+GET  /actors/{type}/{name}   with Upgrade     a socket at the actor
 GET  /-/...                                  the system's own paths
 everything else                              the front door
 """
@@ -52,6 +53,14 @@ def _route(method: str, target: str) -> Route:
                 raise MethodNotAllowed(f"A call is a POST, not a {method}.")
             return CALL, segment(type_, "type"), segment(name, "name"), segment(verb, "method"), timing
     return DOOR, "", "", target, timing
+
+
+def socket_route(target: str) -> tuple[str, str] | None:
+    """The actor whose socket a request with Upgrade asks for; None: it is the front door's. Raises ``BadRequest``."""
+    parts = target.partition("?")[0].split("/", 5)
+    if len(parts) == 4 and parts[1] == "actors":
+        return segment(parts[2], "type"), segment(parts[3], "name")
+    return None
 
 
 def segment(text: str, what: str) -> str:

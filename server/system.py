@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import orjson
+from actord.errors import ActorUnavailable, MethodNotAllowed, NotFound
+from actord.server.problems import JSON_HEAD
+from actord.shards import wire
+
+if TYPE_CHECKING:
+    from actord.server.httpserver import HttpServer
 
 LIVE, READY, VERSION = "/-/health/live", "/-/health/ready", "/-/version"
 
@@ -21,3 +29,17 @@ def answer(target: str, *, ready: bool, version: str) -> tuple[int, bytes] | Non
     if path == VERSION:
         return 200, orjson.dumps({"name": "actord", "version": version})
     return None
+
+
+def respond(method: str, path: str, server: HttpServer) -> tuple[int, bytes, bytes]:
+    """Status, head and body for a system path, or for any other while there is no front door. Raises the refusal."""
+    ready = server.router.ready and not server.draining
+    found = answer(path, ready=ready, version=server.version)
+    if found is None and path != wire.OPENAPI:
+        if not server.router.started and not path.startswith("/-/"):
+            raise ActorUnavailable("The workers are starting.", retry_after=1)
+        raise NotFound("Nothing is served at this path.")
+    if found is None or method not in ("GET", "HEAD"):
+        raise MethodNotAllowed("This path answers GET and HEAD.")
+    status, body = found
+    return status, JSON_HEAD if status == 200 else JSON_HEAD + b"Retry-After: 1\r\n", body

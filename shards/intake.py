@@ -15,9 +15,11 @@ import os
 from time import monotonic
 from typing import TYPE_CHECKING, cast
 
-from actord.limits import LINK_CALLS
+from actord.errors import NotFound
+from actord.limits import BEGUN_BYTES
 from actord.shards.call import Call, Sink
 from actord.shards.outflow import Outflow, begin_answer
+from actord.shards.problem import problem_reply
 from actord.shards.wire import (
     CALL,
     CALLX,
@@ -32,6 +34,12 @@ from actord.shards.wire import (
     READY,
     REPLY,
     VERSION,
+    WS_CLOSED,
+    WS_DONE,
+    WS_DOOR,
+    WS_MESSAGE,
+    WS_OPEN,
+    WS_REFUSE,
     BatchReader,
     Frame,
     WireError,
@@ -41,6 +49,8 @@ from actord.shards.wire import (
 if TYPE_CHECKING:
     from actord.shards.dispatch import Dispatcher
     from actord.streaming import StreamingResponse
+
+SOCKET_EVENTS = (WS_OPEN, WS_DOOR, WS_MESSAGE, WS_CLOSED)
 
 log = logging.getLogger("actord.intake")
 
@@ -118,7 +128,7 @@ class Connection(asyncio.Protocol, Sink):
             raise WireError(f"{caller!r} speaks version {version} of the wire format; this worker speaks {VERSION}")
         fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         try:
-            self.begun = mmap.mmap(fd, LINK_CALLS)
+            self.begun = mmap.mmap(fd, BEGUN_BYTES)
         finally:
             os.close(fd)
         assert self._transport is not None
@@ -146,6 +156,8 @@ class Connection(asyncio.Protocol, Sink):
                 self._dispatcher.waits.on_probe(frame)
             elif kind == CYCLE:
                 self._dispatcher.waits.on_cycle(frame)
+            elif kind in SOCKET_EVENTS:
+                self._refuse_socket(frame)
             else:
                 raise WireError(f"frame kind {kind!r} is unknown")
         if self._out:
@@ -164,6 +176,13 @@ class Connection(asyncio.Protocol, Sink):
         stream = self.streams.get(id_)
         if stream is not None:  # it may have ended meanwhile
             stream.grant(size)
+
+    def _refuse_socket(self, frame: Frame) -> None:
+        kind, sid, seq = frame[:3]
+        if kind in (WS_OPEN, WS_DOOR):
+            status, body, head = problem_reply(NotFound("Nothing opens sockets here."), msgpack=False)
+            self._out.append((WS_REFUSE, sid, status, body, head))
+        self._out.append((WS_DONE, sid, seq))
 
     def say_draining(self) -> None:
         """New calls of this caller should wait for this worker's successor."""

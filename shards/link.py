@@ -24,10 +24,10 @@ import mmap
 import os
 from collections.abc import Callable
 from time import monotonic
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 from actord.errors import ActorOverloaded
-from actord.limits import LINK_BYTES, LINK_CALLS
+from actord.limits import BEGUN_BYTES, LINK_BYTES, LINK_CALLS
 from actord.shards.wire import (
     CALLX,
     CANCEL,
@@ -74,6 +74,22 @@ class Waiter:
         """A piece of the stream; ``state`` is MORE, END or BROKEN."""
 
 
+class Relay(Protocol):
+    """What else a link carries beside calls: the front's sockets."""
+
+    def on_frame(self, frame: Frame) -> None:
+        """A frame that is none of the link's own. Raises ``WireError`` when it makes no sense."""
+        ...
+
+    def on_up(self) -> None:
+        """The worker has greeted: ``Link.send`` works."""
+        ...
+
+    def on_down(self, garbled: bool) -> None:
+        """The worker has gone, or (``garbled``) speaks nonsense while it may still run."""
+        ...
+
+
 class Link(asyncio.Protocol):
     """One worker, seen from a caller's process. Reconnects for as long as ``close`` was not called."""
 
@@ -101,6 +117,7 @@ class Link(asyncio.Protocol):
         self._abandoned: set[int] = set()  # given up by the caller; the id comes back with the worker's reply
         self._bytes = 0
         self._closed = False
+        self.relay: Relay | None = None
         self._reconnect: asyncio.Task[None] | None = None
         # for a connection
         self.ready = False  # calls may be sent
@@ -168,6 +185,16 @@ class Link(asyncio.Protocol):
         if not self._out:
             self._loop.call_soon(self._flush)
         self._out.append(frame)
+
+    def send(self, frame: Frame) -> None:
+        """Send a frame of the relay. Only while the link is ready."""
+        if not self._out:
+            self._loop.call_soon(self._flush)
+        self._out.append(frame)
+
+    @property
+    def begun_map(self) -> mmap.mmap:
+        return self._begun
 
     def cancel(self, id_: int) -> None:
         """The caller has gone: a call that has not begun is not made. The waiter is not told anything more."""
@@ -290,6 +317,10 @@ class Link(asyncio.Protocol):
         if frame[0] == READY and len(frame) == 3 and frame[1] == VERSION:
             self.facts = frame[2]
             self.ready = self._up = True
+            self._out = []
+            if self.relay is not None:
+                self.relay.on_up()
+                self._flush()
             self._out = [waiter.frame for waiter in self._waiting.values()] + self._later
             self._later = []
             self._flush()
@@ -297,6 +328,11 @@ class Link(asyncio.Protocol):
                 self._on_ready(self)
         elif frame[0] == DRAINING:
             self.ready = False  # what comes now waits for the successor
+        elif self.relay is not None and self._up:
+            try:
+                self.relay.on_frame(frame)
+            except (WireError, ValueError, TypeError, IndexError):
+                self._garble()
         else:
             self._garble()
 
@@ -331,6 +367,8 @@ class Link(asyncio.Protocol):
             self.connect()
         for waiter in lost:
             waiter.on_lost(True)
+        if was_up and self.relay is not None:
+            self.relay.on_down(self._garbled)
         if was_up and self._on_down is not None:
             self._on_down(self)
 
@@ -362,7 +400,7 @@ def _open_begun_map(path: str) -> mmap.mmap:
         os.unlink(path)
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
-        os.ftruncate(fd, LINK_CALLS)
-        return mmap.mmap(fd, LINK_CALLS)
+        os.ftruncate(fd, BEGUN_BYTES)
+        return mmap.mmap(fd, BEGUN_BYTES)
     finally:
         os.close(fd)

@@ -30,7 +30,22 @@ is MORE, END or BROKEN: with one of the latter the call is over and its id free 
 never None, and may hold ``content-length: N``. The worker may have sent STREAM_WINDOW_BYTES (data, and
 STREAM_FRAME_BYTES for each DATA that is not the last) more than the caller has granted; GRANT raises that.
 
-Kinds 9, 11 to 15 and 21 to 47 are given out for streamed requests and sockets.
+Kinds 9 and 21 are given out for streamed requests.
+
+Sockets (server/relay.py, shards/sockets.py) are numbered by the front for each link: ``sid``.
+  WS_OPEN     sid, seq, uid, type, name, request, deadline          WS_ACCEPT     sid, subprotocol or None, head
+  WS_DOOR     sid, seq, uid, request, deadline                      WS_REFUSE     sid, status, body, head
+  WS_MESSAGE  sid, seq, data                                        WS_FORWARD    sid, type, name, request, head
+  WS_CLOSED   sid, seq, code, reason                                WS_SEND       sid, data
+  WS_HELD     [[sid, uid, type, name, subprotocol, tags,            WS_BROADCAST  [sid, ...], data
+                attachment], ...]                                   WS_CLOSE      sid, code, reason
+                                                                    WS_STATE      sid, tags, attachment
+                                                                    WS_DONE       sid, seq
+The first four are events. ``seq`` grows from event to event of a link; each event is answered by one WS_DONE, behind
+everything that its turn sends. When the turn of an event begins, its seq is noted in the begun map, in the eight bytes
+of the sid. ``data`` is str or bytes, ``tags`` a list of str, ``attachment`` the value as the codec encodes it, or None.
+WS_HELD names the sockets that were accepted before this connection of the link. WS_REFUSE answers WS_OPEN or WS_DOOR
+over HTTP; WS_FORWARD asks to open the socket at an actor, with that request and those lines in the head of the answer.
 """
 
 from __future__ import annotations
@@ -48,6 +63,9 @@ READY, REPLY, DRAINING, HEAD, DATA = 16, 17, 18, 19, 20
 
 # states of DATA
 MORE, END, BROKEN = 0, 1, 2
+
+WS_OPEN, WS_HELD, WS_MESSAGE, WS_CLOSED, WS_DOOR = 11, 12, 13, 14, 15
+WS_ACCEPT, WS_REFUSE, WS_SEND, WS_BROADCAST, WS_CLOSE, WS_STATE, WS_DONE, WS_FORWARD = 22, 23, 24, 25, 26, 27, 28, 29
 
 # flags of CALL, FETCH and DOOR
 MSGPACK = 1  # body and reply are application/msgpack, with every codec type

@@ -77,7 +77,8 @@ def test_limits_of_http_are_the_defaults_of_their_options() -> None:
         shown[key] = 0 if number is None else int(number[1].replace(",", "")) * scale[number[2]]
     assert shown == {key: getattr(settings, key) for key in shown}
     assert set(shown) >= {key for key in SECTIONS["http"][1] if key not in {"write_buffer", "call_deadline"}} - {
-        "server_timing"
+        "server_timing",
+        "origins",
     }
 
 

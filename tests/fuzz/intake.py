@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from actord import Request, Response, StatefulActor, StreamingResponse
-from actord.limits import LINK_CALLS
+from actord.limits import BEGUN_BYTES
 from actord.shards.intake import Connection
 from actord.shards.wire import CALL, CANCEL, DOOR, FETCH, MSGPACK, PAIR, TIMING, Frame, pack_batch
 
@@ -73,7 +73,7 @@ class _World:
         transport = Transport()
         connection = Connection(self.core.dispatcher)
         connection.connection_made(transport)  # type: ignore[arg-type]
-        connection.begun = mmap.mmap(-1, LINK_CALLS)
+        connection.begun = mmap.mmap(-1, BEGUN_BYTES)
         connection.data_received(len(data).to_bytes(4, "little") + data)
         for _ in range(STEPS):
             await asyncio.sleep(0)

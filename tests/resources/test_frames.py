@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from actord.limits import LINK_CALLS, WIRE_BATCH_BYTES
+from actord.limits import BEGUN_BYTES, LINK_CALLS, WIRE_BATCH_BYTES
 from actord.shards import wire
 
 from tests.support.server import PATIENCE_SECONDS, Server
@@ -39,7 +39,7 @@ def socket_of(server: Server) -> str:
 
 def hello(folder: Path) -> bytes:
     path = folder / "begun"
-    path.write_bytes(bytes(LINK_CALLS))
+    path.write_bytes(bytes(BEGUN_BYTES))
     return wire.pack_batch([(wire.HELLO, wire.VERSION, "stranger", str(path))])
 
 

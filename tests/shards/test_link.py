@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from actord.errors import ActorOverloaded
-from actord.limits import LINK_CALLS
+from actord.limits import BEGUN_BYTES, LINK_CALLS
 from actord.shards import link as link_module
 from actord.shards.link import Link, Waiter
 from actord.shards.wire import CALL, CANCEL, DRAINING, HELLO, READY, REPLY, VERSION, BatchReader, pack_batch
@@ -67,7 +67,7 @@ class Peer(asyncio.Protocol):
         return [frame[1] for frame in self.frames if frame[0] == CALL]
 
     def begin(self, id_: int) -> None:
-        with open(self.frames[0][3], "r+b") as file, mmap.mmap(file.fileno(), LINK_CALLS) as begun:
+        with open(self.frames[0][3], "r+b") as file, mmap.mmap(file.fileno(), BEGUN_BYTES) as begun:
             begun[id_] = 1
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from actord import ActorError, Request, Response, StatefulActor
 from actord.errors import ActorArgumentError, ActorUnavailable
-from actord.limits import LINK_CALLS
+from actord.limits import BEGUN_BYTES, LINK_CALLS
 from actord.shards.intake import Connection
 from actord.shards.link import Link
 from actord.shards.slots import shard_of_slot, slot_of
@@ -223,8 +223,8 @@ async def served(tmp_path: Path, greet: bool = True) -> AsyncIterator[tuple[Core
     server = await loop.create_unix_server(lambda: Connection(core.dispatcher), path)
     _, client = await loop.create_unix_connection(Client, path)
     with open(tmp_path / "begun", "w+b") as file:  # noqa: ASYNC230
-        file.truncate(LINK_CALLS)
-        begun = mmap.mmap(file.fileno(), LINK_CALLS)
+        file.truncate(BEGUN_BYTES)
+        begun = mmap.mmap(file.fileno(), BEGUN_BYTES)
     try:
         if greet:
             client.say((HELLO, VERSION, "front", str(tmp_path / "begun")))

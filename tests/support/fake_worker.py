@@ -6,6 +6,8 @@ Methods of any type: ``echo`` answers the body · ``hold`` waits for ``release``
 first, each with its body; it marks them begun) · ``queue`` waits for ``release`` without being begun · ``big`` answers
 a megabyte · ``count`` answers how many frames of each kind came, without counting itself · ``seen`` answers the last
 frame. FETCH and DOOR answer a JSON description of the request; its path may be ``/hold`` as well.
+
+Sockets are in fake_sockets.py.
 """
 
 from __future__ import annotations
@@ -19,6 +21,9 @@ from typing import Any
 
 import uvloop
 from actord.shards import wire
+
+sys.path.insert(0, os.path.dirname(__file__))
+from fake_sockets import EVENTS, FakeSockets
 
 KINDS = {wire.CALL: "call", wire.CALLX: "callx", wire.FETCH: "fetch", wire.DOOR: "door", wire.CANCEL: "cancel"}
 TEXT = b"Content-Type: text/plain\r\nX-From: worker\r\n"
@@ -36,6 +41,7 @@ class Program:
         self.counts = dict.fromkeys(KINDS.values(), 0)
         self.held: list[tuple[FakeWorker, int, bytes]] = []
         self.last: Any = None
+        self.sockets = FakeSockets()
 
 
 class FakeWorker(asyncio.Protocol):
@@ -64,7 +70,11 @@ class FakeWorker(asyncio.Protocol):
             fd = os.open(frame[3], os.O_RDWR)
             self.begun = mmap.mmap(fd, 0)
             os.close(fd)
+            program.sockets.greet(self.transport, self.begun)
             replies.append((wire.READY, wire.VERSION, program.facts))
+            return
+        if kind in EVENTS:
+            replies += program.sockets.take(frame)
             return
         id_ = frame[1]
         if kind == wire.CALL and frame[4] == "count":
@@ -72,6 +82,13 @@ class FakeWorker(asyncio.Protocol):
             return
         if kind == wire.CALL and frame[4] == "seen":
             replies.append((wire.REPLY, id_, 200, json.dumps(program.last, default=latin1).encode(), None))
+            return
+        if kind == wire.CALL and frame[4] == "sockets":
+            replies.append((wire.REPLY, id_, 200, json.dumps(program.sockets.seen).encode(), None))
+            return
+        if kind == wire.CALL and frame[4] == "go_on":
+            program.sockets.go_on()
+            replies.append((wire.REPLY, id_, 200, b"null", None))
             return
         if kind == wire.CALL and frame[4] == "release":
             held, program.held = program.held, []

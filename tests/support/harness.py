@@ -15,7 +15,7 @@ from contextlib import closing
 from typing import Any
 
 from actord import StatefulActor, codec
-from actord.limits import LINK_CALLS
+from actord.limits import BEGUN_BYTES, LINK_CALLS
 from actord.settings import Actors
 from actord.shards.activation import Activation
 from actord.shards.admin import Admin
@@ -136,7 +136,7 @@ class Caller(Sink):
     """The caller's end of a link: open calls by id, and the begun map. Replies count when they are flushed."""
 
     def __init__(self) -> None:
-        self.begun = mmap.mmap(-1, LINK_CALLS)
+        self.begun = mmap.mmap(-1, BEGUN_BYTES)
         self.calls: dict[int, Call] = {}
         self.doors: dict[int, asyncio.Task[None]] = {}
         self.pending: dict[int, Pending] = {}
