@@ -16,16 +16,16 @@ from collections import deque
 from time import monotonic
 from typing import TYPE_CHECKING, cast
 
-from actord.errors import ActordError, ActorOverloaded, BadRequest, MethodNotAllowed, NotFound
+from actord.errors import ActordError, ActorOverloaded, BadRequest, MethodNotAllowed
 from actord.server import system
 from actord.server.exchange import Exchange, PlainExchange
 from actord.server.formats import call_format, call_key
 from actord.server.heads import MSGPACK, PAIR, Head, Refused
 from actord.server.http import Request, RequestParser
 from actord.server.problems import CONTINUE, problem
-from actord.server.routes import CALL, DOOR, FETCH, SYSTEM, route, socket_route
+from actord.server.routes import CALL, DOOR, FETCH, SYSTEM, route
 from actord.server.streams import StreamableExchange
-from actord.server.upgrade import UpgradeExchange
+from actord.server.upgrade import UpgradeExchange, socket_key
 from actord.shards import wire
 from actord.shards.slots import slot_of
 
@@ -53,7 +53,6 @@ class Connection(asyncio.Protocol):
         "_table",
         "_timing",
         "_unsent",
-        "_upgrade",
         "_written",
         "deaf",
         "ended",
@@ -64,6 +63,7 @@ class Connection(asyncio.Protocol):
         "server",
         "simple",
         "transport",
+        "upgrade",
         "writable",
         "write",
     )
@@ -87,7 +87,7 @@ class Connection(asyncio.Protocol):
         self.eof = False  # the client has stopped sending
         self.ended = False  # we have stopped sending
         self._held = False  # reading is paused
-        self._upgrade: UpgradeExchange | None = None  # the last request, which may become a socket
+        self.upgrade: UpgradeExchange | None = None  # the last request, which may become a socket
         self.writable = True
         self._flush_due = False
         # for the sweep
@@ -115,7 +115,7 @@ class Connection(asyncio.Protocol):
         """Begin every request that is complete, as far as the limits allow."""
         self._active = True
         if self.deaf:
-            if self._upgrade is not None and not self._upgrade.keep(data):
+            if self.upgrade is not None and not self.upgrade.keep(data):
                 self._hold()
             return
         parser = self._parser
@@ -145,7 +145,7 @@ class Connection(asyncio.Protocol):
         self.simple = False
         self._stop_listening()
         # Answers under way are still wanted: only the sending side was closed.
-        return bool(self.queue) and not self.ended and self._upgrade is None
+        return bool(self.queue) and not self.ended and self.upgrade is None
 
     def pause_writing(self) -> None:
         self.writable = False
@@ -263,7 +263,10 @@ class Connection(asyncio.Protocol):
             self._answer(exchange, 204, b"", b"")
             return
         if kind == DOOR and head.websocket and method == "GET":
-            self._open_socket(request)
+            key = socket_key(request[1], server.router.front_door)
+            self.deaf = True  # nothing that follows is HTTP
+            self.upgrade = UpgradeExchange(self, self._parser.take_rest())
+            self.upgrade.open(request, key)
             return
         if kind == SYSTEM and verb == wire.OPENAPI and method in ("GET", "HEAD"):
             kind = DOOR  # any worker has it
@@ -298,29 +301,6 @@ class Connection(asyncio.Protocol):
                 exchange.link = link
                 exchange.id = link.submit(exchange, wire.DOOR, fields, flags, deadline, body)
         self.queue.append(exchange)
-
-    def _open_socket(self, request: Request) -> None:
-        key = socket_route(request[1])
-        if key is None and not self.server.router.front_door:
-            raise NotFound("Nothing is served at this path.")
-        self.deaf = True  # nothing that follows is HTTP
-        self.simple = False
-        self._upgrade = upgrade = UpgradeExchange(self, self._parser.take_rest())
-        self.queue.append(upgrade)
-        upgrade.open(request, key)
-
-    def _switch(self, upgrade: UpgradeExchange) -> None:
-        """The answer to the handshake was written: the connection is the socket's now."""
-        transport, socket = self.transport, upgrade.socket
-        assert transport is not None
-        assert socket is not None
-        self.ended = True
-        self.transport = self._upgrade = None
-        transport.set_protocol(socket)
-        if self._held:
-            transport.resume_reading()
-        self.server.replace(self, socket)
-        socket.attach(transport, upgrade.rest)
 
     def _answer(self, exchange: Exchange, status: int, head: bytes, body: bytes) -> None:
         self.queue.append(exchange)
@@ -366,8 +346,8 @@ class Connection(asyncio.Protocol):
             return
         if answers:
             self.send(answers[0] if len(answers) == 1 else b"".join(answers))
-        if self._upgrade is not None and self._upgrade.switched and not queue:
-            self._switch(self._upgrade)
+        if self.upgrade is not None and self.upgrade.switched and not queue:
+            self.upgrade.take_over(self._held)
             return
         if close or (not queue and (self.eof or (self.server.draining and not self._receives()))):
             self._end()

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from actord.errors import ActordError
+from actord.errors import ActordError, NotFound
 from actord.server.exchange import Exchange
 from actord.server.handshake import Refusal
 from actord.server.problems import problem
+from actord.server.routes import socket_route
 
 if TYPE_CHECKING:
     from actord.server.connection import Connection
@@ -32,6 +33,8 @@ class UpgradeExchange(Exchange):
     def open(self, request: Request, key: tuple[str, str] | None) -> None:
         """Ask for the socket; a refusal is this request's answer."""
         connection = self.connection
+        connection.simple = False
+        connection.queue.append(self)
         try:
             self.socket = connection.server.hub.open(self, request, connection.peer, key)
         except Refusal as refusal:
@@ -56,6 +59,20 @@ class UpgradeExchange(Exchange):
         self.on_reply(status, body, head)
         self._answered()
 
+    def take_over(self, held: bool) -> None:
+        """The answer was written: the connection is the socket's now. ``held``: its reading is paused."""
+        connection, socket = self.connection, self.socket
+        transport = connection.transport
+        assert transport is not None
+        assert socket is not None
+        connection.ended = True
+        connection.transport = connection.upgrade = None
+        transport.set_protocol(socket)
+        if held:
+            transport.resume_reading()
+        connection.server.replace(connection, socket)
+        socket.attach(transport, self.rest)
+
     def _answered(self) -> None:
         if self.socket is not None:
             self.connection.server.hub.answered(self.socket)
@@ -67,3 +84,11 @@ class UpgradeExchange(Exchange):
         if self.socket is not None:
             self.connection.server.hub.answered(self.socket)
             self.socket.gone()
+
+
+def socket_key(target: str, front_door: bool) -> tuple[str, str] | None:
+    """The actor that a socket is asked for; None: the front door. Raises ``BadRequest`` and ``NotFound``."""
+    key = socket_route(target)
+    if key is None and not front_door:
+        raise NotFound("Nothing is served at this path.")
+    return key
