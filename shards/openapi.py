@@ -110,6 +110,7 @@ def _call(type_: ActorType, method: Method, schemas: Schemas) -> Json:
     operation["responses"] = {
         "200": {
             "description": "What the method returned; its writes are on the disk.",
+            "headers": {"Idempotent-Replayed": {"$ref": "#/components/headers/Idempotent-Replayed"}},
             "content": {"application/json": {"schema": result}},
         },
         **CALL_RESPONSES,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from actord.limits import NAME_BYTES
+from actord.limits import KEY_CHARS, NAME_BYTES
 
 Json = dict[str, Any]
 
@@ -34,6 +34,7 @@ _REFUSED = {
     "508": "The calls form a cycle.",
     "5XX": "The method refused, with a status and a `code` of its own.",
 }
+_KEY = f'^([!#-~]([ -~]{{0,{KEY_CHARS - 2}}}[!-~])?|"([ !#-\\[\\]-~]|\\\\["\\\\]){{1,{KEY_CHARS}}}")$'
 _LATER = {"503", "507"}
 CALL_RESPONSES: Json = {status: {"$ref": f"#/components/responses/{status}"} for status in _REFUSED}
 
@@ -75,6 +76,12 @@ def components(schemas: Json) -> Json:
     return {
         "schemas": {**schemas, problem: _PROBLEM},
         "responses": responses,
+        "headers": {
+            "Idempotent-Replayed": {
+                "description": "`true`: this is the answer of an earlier call with the same key; nothing ran.",
+                "schema": {"const": "true"},
+            }
+        },
         "parameters": {
             "name": {
                 "name": "name",
@@ -93,8 +100,12 @@ def components(schemas: Json) -> Json:
             "Idempotency-Key": {
                 "name": "Idempotency-Key",
                 "in": "header",
-                "description": "A name for this call: the same key and the same request run once and get one answer.",
-                "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"},
+                "description": (
+                    f"A name for this call, of 1 to {KEY_CHARS} characters, bare or in double quotes. The same key and "
+                    "the same request take effect once and get one answer."
+                ),
+                "schema": {"type": "string", "pattern": _KEY},
+                "example": "8e03978e-40d5-43dd",
             },
             "Actord-Timeout": {
                 "name": "Actord-Timeout",

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 from typing import Any
 
 import schemathesis
 
+BARE_KEY = re.compile(r"[!#-~](?:[ -~]{0,200}[!-~])?").fullmatch
 SHORT = 1.0  # seconds
+
+_numbers = itertools.count()
 
 
 @schemathesis.hook
@@ -17,7 +22,9 @@ def before_call(context: Any, case: Any, kwargs: Any) -> None:
     headers = case.headers
     if headers is None:
         return
-    headers.pop("Idempotency-Key", None)  # what is generated comes again with another request: 422
+    key = headers.get("Idempotency-Key", "")
+    if BARE_KEY(key):
+        headers["Idempotency-Key"] = f"{next(_numbers)}.{key}"  # as generated it comes again with another request: 422
     try:
         seconds = float(headers.get("Actord-Timeout", SHORT))
     except ValueError:
