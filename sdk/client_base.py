@@ -78,7 +78,7 @@ class ClientBase:
     def _method_call(self, target: Target, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> LogicalCall:
         headers = self._call_headers
         if target.idempotent:
-            headers = {**headers, "Idempotency-Key": target.key or secrets.token_hex(16)}
+            headers = {**headers, "Idempotency-Key": key_line(target.key) if target.key else secrets.token_hex(16)}
         return LogicalCall(
             "POST",
             f"{target.path}/{quote(method, safe='')}",
@@ -110,6 +110,13 @@ class ClientBase:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self.url}>"
+
+
+def key_line(key: str) -> str:
+    """A key as the header has it: in quotes where it would be read as something else without them."""
+    if key[0] in ' "' or key[-1] == " ":
+        return '"' + key.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    return key
 
 
 def as_request(request: Request | str) -> Request:

@@ -11,7 +11,7 @@ from urllib.parse import quote
 from actord.actor import StatefulActor, called_by_runtime, public_functions
 from actord.errors import BadRequest
 from actord.http import Request, Response
-from actord.limits import NAME_BYTES
+from actord.limits import KEY_CHARS, NAME_BYTES
 
 if TYPE_CHECKING:
     from actord.client import AsyncClient, Client
@@ -36,7 +36,7 @@ class Target:
         self.name = check_segment(name, "An actor's name")
         self.path = f"/actors/{quote(self.type, safe='')}/{quote(name, safe='')}"
         if key is not None and not _is_key(key):
-            raise BadRequest("An idempotency key has 1 to 255 printable ASCII characters and no blanks around it.")
+            raise BadRequest(f"An idempotency key has 1 to {KEY_CHARS} printable ASCII characters.")
         self.timeout = timeout
         self.key = key
         self.idempotent = idempotent or key is not None
@@ -51,6 +51,10 @@ class Target:
             known = ", ".join(self.methods()) or "none"
             raise AttributeError(f"{self.type} has no method {name!r} for callers. It has: {known}.")
 
+    def with_key(self, key: str) -> Target:
+        """The same under an idempotency key."""
+        return Target(self.cls or self.type, self.name, self.timeout, key, True)
+
     def methods(self) -> list[str]:
         """The methods of a class that callers may call; nothing is known of a type's name."""
         if self.cls is None:
@@ -60,7 +64,7 @@ class Target:
 
 
 def _is_key(key: str) -> bool:
-    return 1 <= len(key) <= 255 and key.isascii() and key.isprintable() and key == key.strip()
+    return 1 <= len(key) <= KEY_CHARS and key.isascii() and key.isprintable()
 
 
 def check_segment(text: str, what: str) -> str:
@@ -88,7 +92,7 @@ class _Stub:
         return self._target.name
 
     def __dir__(self) -> list[str]:
-        return [*self._target.methods(), "fetch", "id"]
+        return [*self._target.methods(), "fetch", "id", "with_key"]
 
     def __repr__(self) -> str:
         return f"<{self._target.type}/{self._target.name} at {self._client.url}>"
@@ -99,6 +103,10 @@ class ActorStub(_Stub):
 
     __slots__ = ()
     _client: Client
+
+    def with_key(self, key: str) -> ActorStub:
+        """The same instance; a method called through the result runs once for this key (see ``Client.actor``)."""
+        return ActorStub(self._client, self._target.with_key(key))
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         self._target.check_method(name)
@@ -117,6 +125,10 @@ class AsyncActorStub(_Stub):
 
     __slots__ = ()
     _client: AsyncClient
+
+    def with_key(self, key: str) -> AsyncActorStub:
+        """The same instance; a method called through the result runs once for this key (see ``Client.actor``)."""
+        return AsyncActorStub(self._client, self._target.with_key(key))
 
     def __getattr__(self, name: str) -> Callable[..., Awaitable[Any]]:
         self._target.check_method(name)

@@ -221,3 +221,57 @@ def test_a_call_without_a_key_tells_that_its_worker_died(serve: Serve, fifo: Fif
     assert raised.value.retryable
     assert driver.do(lambda c: c.actor("Parcel", "a").add()) == 1
     driver.close()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_key_of_ones_own_makes_calls_one(server: Server, kind: str) -> None:
+    driver = Driver(kind, url(server))
+    first = driver.do(lambda c: c.actor("Parcel", kind, idempotency_key="order 7").add(5))
+    again = driver.do(lambda c: c.actor("Parcel", kind).with_key("order 7").add(5))
+    assert first == again == driver.do(lambda c: c.actor("Parcel", kind, idempotent=False).add(0)) == 5
+    with pytest.raises(errors.IdempotencyKeyReused):
+        driver.do(lambda c: c.actor("Parcel", kind, idempotency_key="order 7").add(6))
+    driver.close()
+
+
+CALLS, NAMES, KILLS = 400, 8, 3
+
+
+def test_calls_take_effect_exactly_once_while_workers_and_fronts_are_killed(serve: Serve) -> None:
+    """Every call succeeds, with a client whose attempts are lost in front and behind of the front."""
+    server = serve("parcels.py", settings={"server.workers": 2})
+    done = threading.Semaphore(0)
+
+    async def run() -> list[int]:
+        async with AsyncClient(url(server), retries=100, connections=16) as client:
+
+            async def one(number: int) -> int:
+                times: int = await client.actor("Parcel", f"n{number % NAMES}").once(f"{number}")
+                done.release()
+                return times
+
+            return await asyncio.gather(*(one(number) for number in range(CALLS)))
+
+    def threaded() -> list[int]:
+        with Client(url(server), retries=100, connections=8) as client, ThreadPoolExecutor(8) as threads:
+
+            def one(number: int) -> int:
+                times: int = client.actor("Parcel", f"n{number % NAMES}").once(f"{number}")
+                done.release()
+                return times
+
+            return list(threads.map(one, range(CALLS, 2 * CALLS)))
+
+    with ThreadPoolExecutor(2) as threads:
+        results = [threads.submit(asyncio.run, run()), threads.submit(threaded)]
+        for number in range(KILLS):
+            for _ in range(2 * CALLS // (KILLS + 2)):
+                assert done.acquire(timeout=60)
+            role = "front" if number == 1 else "worker"
+            server.kill_child(server.children(role)[0].pid)
+        assert [result.result(60) for result in results] == [[1] * CALLS] * 2
+    with Client(url(server), idempotent=False) as client:
+        for name in range(NAMES):
+            marks = client.actor("Parcel", f"n{name}").marks()
+            assert set(marks.values()) == {1}
+            assert len(marks) == 2 * CALLS // NAMES

@@ -317,7 +317,19 @@ def test_a_key_of_ones_own_is_sent_also_where_calls_carry_none(connect: Connect)
         assert keys(server) == ["order 7"] * 2
 
 
-@pytest.mark.parametrize("key", ["", " a", "a ", "ä", "a\n", "a" * 256])
+@pytest.mark.parametrize("key", ["k", "a b", ' a\\"', "a ", '"', '"k"', "a" * 255, "'\\x"])
+def test_a_key_of_ones_own_arrives_as_it_is(connect: Connect, key: str) -> None:
+    from actord.server.heads import HTTP11, HeadReader
+    from actord.settings import Http
+
+    with FakeServer([value(1)]) as server:
+        connect(server).do(lambda c: c.actor("T", "n").with_key(key).add(5))
+        sent = server.asked[0].headers["idempotency-key"]
+        block = f"\r\nHost: a\r\nIdempotency-Key: {sent}\r\n".encode()
+        assert HeadReader(Http()).read(HTTP11, block).idempotency_key == key
+
+
+@pytest.mark.parametrize("key", ["", "ä", "a\n", "a" * 256])
 def test_an_illegal_key_is_refused(connect: Connect, key: str) -> None:
     with pytest.raises(BadRequest):
         connect("http://127.0.0.1:1").client.actor("T", "n", idempotency_key=key)

@@ -32,8 +32,8 @@ def test_a_stub_says_what_it_is_and_what_it_has(kind: type) -> None:
     stub = client.actor(Account, "alice")
     assert repr(stub) == "<Account/alice at http://127.0.0.1:1/base>"
     assert stub.id == "alice"
-    assert dir(stub) == ["balance", "debit", "fetch", "id"]
-    assert dir(client.actor("Account", "alice")) == ["fetch", "id"]
+    assert dir(stub) == ["balance", "debit", "fetch", "id", "with_key"]
+    assert dir(client.actor("Account", "alice")) == ["fetch", "id", "with_key"]
 
 
 @pytest.mark.parametrize("kind", [Client, AsyncClient])

@@ -170,7 +170,7 @@ async def test_a_reply_that_is_held_for_its_commit_holds_those_who_ask_again(sto
     await steps()
     late = core.keyed("a", "l", "add", 1)  # in the open batch
     await steps()
-    assert not (first.done or again.done or late.done)
+    assert not any((first.done, again.done, late.done))
     await core.fsync()
     assert first.done
     assert replayed(again.answer)
