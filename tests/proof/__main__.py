@@ -1,6 +1,6 @@
 """``make proof``: the long version of the fault programme, by a seed and within a time budget; ends with a report.
 
-Two parts run at a time, in lanes (``part.py``), and those that measure time alone at the end.
+Parts run beside each other, in lanes (``part.py``) and each in a process of its own.
 
     python -m tests.proof [--seconds 1800] [--seed N] [--only PART ...] [--report proof-report.md]
 
@@ -10,21 +10,22 @@ Every part runs alone with ``--only``; a run that found something says the comma
 from __future__ import annotations
 
 import argparse
-import logging
+import multiprocessing
 import os
 import secrets
 import sys
-import tempfile
 import threading
 import time
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
-from tests.proof import elsewhere, faults
-from tests.proof.part import Context, Part, Result
+from tests.proof.part import Lane, Part, Result
+from tests.proof.parts import PARTS, run_part
 from tests.proof.report import write
 
-PARTS: list[Part] = [*faults.PARTS, *elsewhere.PARTS]
 DEFAULT_SECONDS = 1800.0
+LANES: list[Lane] = ["disks", "servers", "beside"]  # and then what runs alone
 
 
 def arguments() -> argparse.Namespace:
@@ -34,23 +35,6 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--only", action="append", choices=[part.name for part in PARTS], help="may be repeated")
     parser.add_argument("--report", type=Path, default=Path("proof-report.md"))
     return parser.parse_args()
-
-
-def run_part(part: Part, seed: int, seconds: float) -> Result:
-    """Its result; a part that breaks is a violation of its own."""
-    begun = time.monotonic()
-    if reason := part.unavailable():
-        result = Result(skipped=reason)
-    else:
-        with tempfile.TemporaryDirectory(prefix=f"proof-{part.name}-") as folder:
-            context = Context(part.name, Path(folder), seed, begun + seconds)
-            try:
-                result = part.run(context)
-            except Exception as error:
-                context.say(f"broke: {error!r}")
-                result = Result(wrong=[f"the part itself broke: {error!r}"])
-    result.seconds = time.monotonic() - begun
-    return result
 
 
 class Run:
@@ -68,17 +52,23 @@ class Run:
         parts = self._of(name)
         for number, part in enumerate(parts):
             left = max(0.0, until - time.monotonic())
-            result = run_part(part, self.options.seed, left * part.share / sum(one.share for one in parts[number:]))
+            budget = left * part.share / sum(one.share for one in parts[number:])
+            with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
+                try:
+                    result = process.submit(run_part, part.name, self.options.seed, budget).result()
+                except BrokenProcessPool as error:
+                    result = Result(wrong=[f"the part's process broke: {error!r}"])
             self._keep(part.name, result)
 
     def all(self) -> None:
         last = sum(part.share for part in self._of("alone"))
-        others = max(sum(part.share for part in self._of(name)) for name in ("servers", "beside"))
+        others = max(sum(part.share for part in self._of(name)) for name in LANES)
         seconds = self.options.seconds * others / (last + others)
-        beside = threading.Thread(target=self.lane, args=("beside", seconds), daemon=True)
-        beside.start()
-        self.lane("servers", seconds)
-        beside.join()
+        lanes = [threading.Thread(target=self.lane, args=(name, seconds)) for name in LANES]
+        for lane in lanes:
+            lane.start()
+        for lane in lanes:
+            lane.join()
         self.lane("alone", self.options.seconds - seconds)
 
     def _of(self, lane: str) -> list[Part]:
@@ -97,7 +87,6 @@ class Run:
 
 def main() -> int:
     options = arguments()
-    logging.getLogger("actord").addHandler(logging.NullHandler())  # what damaged states of a disk let the store say
     chosen = [part for part in PARTS if not options.only or part.name in options.only]
     print(f"proof: seed {options.seed}, {options.seconds:g} s, {', '.join(part.name for part in chosen)}", flush=True)
     run = Run(options, chosen)

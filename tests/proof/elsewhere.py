@@ -120,9 +120,9 @@ def damage(context: Context) -> Result:
 
 
 PARTS = [
-    Part("simulation", 14, schedules, lambda: _missing("tests.simulation.__main__"), lane="beside"),
-    Part("corpus", 2, corpus, lane="beside"),
-    Part("fuzz", 4, fuzzing, lambda: _missing("tests.fuzz.__main__"), lane="beside"),
-    Part("resources", 4, resources, lane="beside"),
-    Part("damage", 2, damage, lambda: _missing("tests.damage.flips")),
+    Part("simulation", 70, schedules, lambda: _missing("tests.simulation.__main__"), lane="beside"),
+    Part("resources", 15, resources, lane="beside"),
+    Part("corpus", 10, corpus, lane="beside"),
+    Part("fuzz", 10, fuzzing, lambda: _missing("tests.fuzz.__main__")),
+    Part("damage", 5, damage, lambda: _missing("tests.damage.flips")),
 ]

@@ -177,9 +177,9 @@ def recovery(context: Context) -> Result:
 
 
 PARTS = [
-    Part("powercuts", 26, power_cuts, powercut.unavailable),
-    Part("ext4", 4, real_cuts, ext4.unavailable),
-    Part("ioerrors", 30, io_errors, armed.unavailable),
-    Part("kills", 28, killing, armed.unavailable),
+    Part("powercuts", 60, power_cuts, powercut.unavailable),
+    Part("ext4", 10, real_cuts, ext4.unavailable),
+    Part("ioerrors", 50, io_errors, armed.unavailable, lane="servers"),
+    Part("kills", 45, killing, armed.unavailable, lane="servers"),
     Part("recovery", 10, recovery, lane="alone"),
 ]

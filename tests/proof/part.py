@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-# "servers": one after the other. "beside": beside those, one after the other, since servers under fault wait a lot.
-# "alone": when all others have ended, for what measures time.
-Lane = Literal["servers", "beside", "alone"]
+# The parts of a lane run one after the other, the lanes beside each other, since much of it is waiting: power cuts and
+# what else computes; servers under load whose calls fail or whose processes die; schedules and resources. "alone": when
+# all others have ended, for what measures time.
+Lane = Literal["disks", "servers", "beside", "alone"]
 
 
 @dataclass
@@ -57,4 +58,4 @@ class Part:
     share: float
     run: Callable[[Context], Result]
     unavailable: Callable[[], str] = lambda: ""
-    lane: Lane = "servers"
+    lane: Lane = "disks"

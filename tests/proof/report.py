@@ -17,7 +17,7 @@ def write(path: Path, seed: int, seconds: float, results: dict[str, Result]) -> 
         "# Proof report",
         "",
         f"Seed {seed}, a budget of {seconds:g} s; the parts took "
-        f"{sum(part.seconds for part in results.values()):.0f} s, two at a time; "
+        f"{sum(part.seconds for part in results.values()):.0f} s, up to three at a time; "
         f"commit {_commit()}, {datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M} UTC; Linux {platform.release()}, "
         f"Python {platform.python_version()}, {len(os.sched_getaffinity(0))} cores.",
         "",
