@@ -28,6 +28,9 @@ class StatefulActor:
     * ``mailbox``: how many calls may wait for one instance (default 1,000); more are refused at once.
     * ``alarm_timeout``: seconds that one run of ``alarm`` may take (default 900).
     * ``alarm_retries``: how often a run that failed is repeated, before the alarm is kept as failed (default 6).
+    * ``events_kept``: how many emitted events are kept for readers that come later or come back (default 1,000).
+    * ``events_age``: for how many seconds each of them is kept (default 86,400).
+    * ``events_public``: False: nobody may read the events over HTTP (default True).
 
     A class that sets alarms defines ``async def alarm(self, info: AlarmInfo) -> None``, which runs when one is due.
     """
@@ -39,6 +42,9 @@ class StatefulActor:
     mailbox: ClassVar[int | None] = None
     alarm_timeout: ClassVar[float | None] = None
     alarm_retries: ClassVar[int | None] = None
+    events_kept: ClassVar[int | None] = None
+    events_age: ClassVar[float | None] = None
+    events_public: ClassVar[bool] = True
 
     ctx: Context
     env: Env

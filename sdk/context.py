@@ -193,6 +193,16 @@ class Context(Protocol):
         """The same as ``storage.set_alarm``."""
         ...
 
+    def emit(self, kind: str, data: Any = None) -> None:
+        """Emit an event, for whoever reads ``GET /actors/{type}/{name}/events``.
+
+        It is part of the turn's commit, where it gets the actor's next number, and reaches readers when that is
+        durable; a turn or a storage block that fails takes its events along. ``kind`` is a word of 1 to 64 of
+        ``A-Z a-z 0-9 _ . : -``, else ``ValueError``; ``data`` is what JSON carries, at most 64 KiB of it, else
+        ``CodecError``. The newest ones are kept for a while: ``events_kept`` and ``events_age`` of the class.
+        """
+        ...
+
     def block_concurrency_while(self, fn: Callable[[], Awaitable[Any]]) -> None:
         """From the constructor: run ``fn`` before the first turn. It may take 30 s."""
         ...

@@ -18,6 +18,7 @@ SQL_STATEMENT_BYTES = 1 * MIB
 SQL_TURN_BYTES = 256 * MIB  # what one turn may change; and how much memory one statement may take
 LIST_DEFAULT = 128
 LIST_MAX = 1000
+EVENT_BYTES = 64 * KIB  # the data of one emitted event, as JSON
 # A larger number is no time in seconds (the year 5138) but one in milliseconds.
 ALARM_EPOCH_SECONDS_MAX = 100_000_000_000
 

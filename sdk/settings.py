@@ -76,6 +76,9 @@ class Actors(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     alarms_at_once: Count = 256  # of one worker
     idempotency_ttl: Annotated[float, msgspec.Meta(gt=0, le=31 * 86_400)] = 86_400.0
     idempotency_keys: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 1_000  # of one instance
+    events_kept: Count = 1_000  # of one instance
+    events_age: Annotated[float, msgspec.Meta(gt=0, le=31_622_400)] = 86_400.0
+    event_streams: Count = 10_000  # readers that one worker serves at a time
 
 
 class Storage(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):

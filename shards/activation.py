@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING, Any
 from actord.errors import InstanceAborted, TurnEnded
 from actord.shards.blackbox import label_of
 from actord.shards.call import UNTOUCHED, Call, current_turn
+from actord.shards.events import emit
 from actord.shards.kv import KV
 
 if TYPE_CHECKING:
     from actord.actor import StatefulActor
     from actord.context import Env, When
     from actord.settings import Actors
+    from actord.shards.event_streams import Topic
+    from actord.shards.events import Numbers
     from actord.shards.registry import ActorType
     from actord.shards.shard import Shard
     from actord.shards.sql import SqlPool
@@ -26,7 +29,7 @@ _UNKNOWN: Any = object()
 class Host:
     """One actor type in this worker, with its activations by name."""
 
-    __slots__ = ("activations", "idle_after", "mailbox", "sql_pool", "type")
+    __slots__ = ("activations", "events_age_ms", "events_kept", "idle_after", "mailbox", "sql_pool", "topics", "type")
 
     def __init__(self, type_: ActorType, defaults: Actors, sql_pool: SqlPool) -> None:
         self.type = type_
@@ -34,6 +37,9 @@ class Host:
         self.idle_after = type_.idle_after or defaults.idle_after
         self.mailbox = type_.mailbox or defaults.mailbox
         self.activations: dict[str, Activation] = {}
+        self.events_kept = type_.events_kept or defaults.events_kept
+        self.events_age_ms = int((type_.events_age or defaults.events_age) * 1000)
+        self.topics: dict[str, Topic] = {}  # the events of an actor, by name, while somebody reads them
 
 
 class Activation:
@@ -44,6 +50,7 @@ class Activation:
     __slots__ = (
         "alarm",
         "busy",
+        "events",
         "host",
         "instance",
         "keys",
@@ -67,6 +74,7 @@ class Activation:
         self.label = label_of(host.type.name, name)
         self.kv = KV(self)
         self.alarm = _UNKNOWN  # as the turns so far left it, once it was read
+        self.events: Numbers | None = None  # of its events, once they were needed
         # changing
         self.instance: StatefulActor | None = None
         self.busy = False  # a turn runs, or is about to
@@ -123,6 +131,7 @@ class Activation:
         self.kv.forget()
         self.alarm = _UNKNOWN
         self.keys = None
+        self.events = None
         self.seq = 0
         if self.kv.used_sql is not None:
             self.kv.used_sql.drop()
@@ -166,6 +175,9 @@ class ActorContext:
 
     def set_alarm(self, when: When) -> Awaitable[None]:
         return self._act.kv.set_alarm(when)
+
+    def emit(self, kind: str, data: Any = None) -> None:
+        emit(self._act.kv.turn(), kind, data)
 
     def block_concurrency_while(self, fn: Callable[[], Awaitable[Any]]) -> None:
         if self._act.instance is not None:

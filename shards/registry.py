@@ -90,6 +90,9 @@ class ActorType:
         self.has_alarm = _has_alarm(cls)
         self.alarm_timeout = _seconds(cls, "alarm_timeout")
         self.alarm_retries = _count(cls, "alarm_retries", 0)
+        self.events_kept = _count(cls, "events_kept", 1)
+        self.events_age = _seconds(cls, "events_age")
+        self.events_public = bool(cls.events_public)
         self.fetch = Method(self.name, "fetch", cls.fetch, getattr(cls.fetch, "__actord_timeout__", self.timeout))
         self.build = _builder(cls)
         self.methods: dict[str, Method] = {}
