@@ -23,7 +23,7 @@ from actord.server.formats import call_format, call_key
 from actord.server.heads import MSGPACK, PAIR, Head, Refused
 from actord.server.http import Request, RequestParser
 from actord.server.problems import CONTINUE, problem
-from actord.server.routes import CALL, DOOR, FETCH, SYSTEM, route
+from actord.server.routes import CALL, DOOR, EVENTS, FETCH, SYSTEM, route
 from actord.server.streams import StreamableExchange
 from actord.server.upgrade import UpgradeExchange, socket_key
 from actord.shards import wire
@@ -292,7 +292,8 @@ class Connection(asyncio.Protocol):
             # The answer to HEAD is that to GET without its body, whatever the program makes of methods.
             verb_sent = "GET" if method == "HEAD" else method
             fields = [verb_sent, verb, head.headers, self.peer or None]
-            if kind == FETCH:
+            if kind in (FETCH, EVENTS):
+                flags |= wire.EVENTS if kind == EVENTS else 0
                 link = self._table[slot_of(type_, name)]
                 exchange.link = link
                 exchange.id = link.submit(exchange, wire.FETCH, type_, name, fields, None, flags, deadline, body)

@@ -1,6 +1,7 @@
 """From a request target to what it means. Names are opaque: nothing is normalised, ``..`` and ``%2F`` are legal.
 
 POST /actors/{type}/{name}/{method}          a call
+GET  /actors/{type}/{name}/events            what the actor emits, as a stream
 *    /actors/{type}/{name}/fetch[/{path}]    the actor's own ``fetch``, which sees ``/{path}?{query}``
 GET  /actors/{type}/{name}   with Upgrade     a socket at the actor
 GET  /-/...                                  the system's own paths
@@ -14,9 +15,9 @@ from urllib.parse import unquote_to_bytes
 from actord.errors import BadRequest, MethodNotAllowed
 from actord.limits import NAME_BYTES
 
-CALL, FETCH, DOOR, SYSTEM = 0, 1, 2, 3
+CALL, FETCH, DOOR, SYSTEM, EVENTS = 0, 1, 2, 3, 4
 
-# kind, type, name, method of a call or target of a fetch, whether ?timing was asked for
+# kind, type, name, method of a call or target of a fetch or of events, whether ?timing was asked for
 Route = tuple[int, str, str, str, bool]
 
 _HEX = frozenset(b"0123456789abcdefABCDEF")
@@ -49,6 +50,8 @@ def _route(method: str, target: str) -> Route:
             rest = "/" + (parts[5] if len(parts) == 6 else "") + mark + query
             return FETCH, segment(type_, "type"), segment(name, "name"), rest, timing
         if len(parts) == 5:
+            if verb == "events" and method in ("GET", "HEAD"):
+                return EVENTS, segment(type_, "type"), segment(name, "name"), "/events" + mark + query, timing
             if method != "POST":
                 raise MethodNotAllowed(f"A call is a POST, not a {method}.")
             return CALL, segment(type_, "type"), segment(name, "name"), segment(verb, "method"), timing

@@ -14,6 +14,7 @@ from actord.limits import LINK_CALLS, NAME_BYTES
 from actord.settings import Actors
 from actord.shards.activation import Activation, Host
 from actord.shards.call import Call, Sink
+from actord.shards.event_streams import EventStreams
 from actord.shards.eviction import Evictor
 from actord.shards.gate import OutputGate
 from actord.shards.idempotency import Key, Rules
@@ -22,7 +23,7 @@ from actord.shards.shard import Shard
 from actord.shards.slots import slot_of
 from actord.shards.sql import SqlPool
 from actord.shards.turns import TurnRunner
-from actord.shards.wire import MSGPACK, OPENAPI, PAIR, Frame, WireError
+from actord.shards.wire import EVENTS, MSGPACK, OPENAPI, PAIR, Frame, WireError
 
 if TYPE_CHECKING:
     from actord.shards.door import FrontDoor
@@ -56,6 +57,7 @@ class Dispatcher:
         self.shard_of: list[Shard | None] = []  # by slot; None: another worker's
         self.damaged: frozenset[int] = frozenset()  # slots of shards that are not served
         self.waits: WaitGraph  # set once, when the worker is composed
+        self.events = EventStreams(settings.event_streams)
         self.front_door: FrontDoor | None = None
         self.connections: set[Connection] = set()
         self._document: bytes | None = None  # OpenAPI, once it was asked for
@@ -106,6 +108,11 @@ class Dispatcher:
         _check_frame(id_, deadline, flags, body)
         try:
             host = self.hosts[self._program.type(type_).name]
+            if flags & EVENTS:
+                check_name(name)
+                slot = slot_of(host.type.name, name)
+                self.events.open(sink, id_, host, name, self._shard(slot), slot, Request.from_wire(request, body))
+                return
             args = (Request.from_wire(request, body),)
             call = self._admit(sink, id_, sink.begun, host, name, host.type.fetch, args, {}, flags, deadline, now)
             if extras:
@@ -233,15 +240,18 @@ class Dispatcher:
     def _activate(self, host: Host, name: str) -> Activation:
         check_name(name)
         slot = slot_of(host.type.name, name)
+        act = Activation(host, name, self._shard(slot), slot)
+        host.activations[name] = act
+        self._evictor.add(act)
+        return act
+
+    def _shard(self, slot: int) -> Shard:
         shard = self.shard_of[slot]
         if shard is None:
             if slot in self.damaged:
                 raise ActorUnavailable("The shard of this name is damaged and not served. The server's log says why.")
             raise ActorUnavailable("This worker does not own that name.", retry_after=_RETRY_AFTER)
-        act = Activation(host, name, shard, slot)
-        host.activations[name] = act
-        self._evictor.add(act)
-        return act
+        return shard
 
     def _refuse(self, sink: Connection, id_: int, flags: int, error: ActordError) -> None:
         call = Call(sink, id_, None, None, None, (), {}, flags, 0, monotonic())  # type: ignore[arg-type]

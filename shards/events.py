@@ -55,12 +55,13 @@ class Numbers:
 class Emitted(Effect):
     """One event on its way: made in the turn, numbered when it joins the commit, published when that is durable."""
 
-    __slots__ = ("data", "kind", "seq")
+    __slots__ = ("data", "kind", "seq", "until")
 
     def __init__(self, kind: str, data: bytes) -> None:
         self.kind = kind
         self.data = data
         self.seq = 0
+        self.until = 0
 
     def join(self, call: Call, batch: Batch) -> None:
         act = call.act
@@ -70,7 +71,8 @@ class Emitted(Effect):
         actor = act.kv.ensure_id(batch)
         numbers.last = self.seq = numbers.last + 1
         numbers.first = max(numbers.first, self.seq - host.events_kept + 1)
-        event = Event(self.seq, self.kind, self.data, clock.wall_ms() + host.events_age_ms)
+        self.until = clock.wall_ms() + host.events_age_ms
+        event = Event(self.seq, self.kind, self.data, self.until)
         events = batch.events.get(actor)
         if events is None:
             batch.events[actor] = [event]
@@ -82,7 +84,7 @@ class Emitted(Effect):
     def leave(self, call: Call) -> None:
         topic = call.act.host.topics.get(call.act.name)
         if topic is not None:
-            topic.publish(self.seq, self.kind, self.data)
+            topic.publish(self.seq, self.kind, self.data, self.until)
 
 
 class _Dropped(Effect):

@@ -13,7 +13,7 @@ import logging
 import mmap
 import os
 from time import monotonic
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 from actord.errors import NotFound
 from actord.limits import BEGUN_BYTES
@@ -57,6 +57,12 @@ log = logging.getLogger("actord.intake")
 _GRANT_MAX = 1 << 40
 
 
+class Cancellable(Protocol):
+    """A task, or what stands for one."""
+
+    def cancel(self) -> object: ...
+
+
 class Connection(asyncio.Protocol, Sink):
     """One caller: a front, or another worker."""
 
@@ -67,7 +73,7 @@ class Connection(asyncio.Protocol, Sink):
         self._out: list[Frame] = []
         self.begun: mmap.mmap | None = None
         self.calls: dict[int, Call] = {}  # by the caller's id; door requests are not among them
-        self.doors: dict[int, asyncio.Task[None]] = {}  # of requests to the front door, and of streamed answers
+        self.doors: dict[int, Cancellable] = {}  # requests to the front door, and streamed answers
         self.streams: dict[int, Outflow] = {}
         self._flush_due = False
 

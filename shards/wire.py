@@ -70,6 +70,7 @@ WS_ACCEPT, WS_REFUSE, WS_SEND, WS_BROADCAST, WS_CLOSE, WS_STATE, WS_DONE, WS_FOR
 # flags of CALL, FETCH and DOOR
 MSGPACK = 1  # body and reply are application/msgpack, with every codec type
 TIMING = 2  # the caller wants Server-Timing in the reply's head
+EVENTS = 8  # of a FETCH: not the actor's handler is meant, but the stream of what it emits
 PAIR = 4  # with MSGPACK: the body is [positional, keywords], as a Python caller gave them
 
 # A DOOR with this target is answered by the runtime: the program as an OpenAPI document.

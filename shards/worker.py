@@ -30,6 +30,7 @@ from actord.shards.blackbox import open_box
 from actord.shards.control import ControlChannel, Message, boot_child
 from actord.shards.dispatch import Dispatcher
 from actord.shards.door import FrontDoor
+from actord.shards.events import EventSweeper
 from actord.shards.eviction import SWEEP_SECONDS, Evictor
 from actord.shards.gate import OutputGate
 from actord.shards.idempotency import Sweeper
@@ -119,6 +120,7 @@ class Worker:
             refuse=runner.refuse_queued,
         )
         self._owner_of_shard = {shard: owner for owner, link in enumerate(boot["links"]) for shard in link["shards"]}
+        self._event_sweeper = EventSweeper(dispatcher, runner, self.shards.values())
         self._server: asyncio.Server | None = None
         self._draining = False
         self.done: asyncio.Future[int] = loop.create_future()
@@ -139,6 +141,7 @@ class Worker:
             link.expire()
         self._waits.sweep()
         self._replies.sweep()
+        self._event_sweeper.sweep()
         self._loop.call_later(SWEEP_SECONDS, self._sweep)
 
     def _sweep_more(self) -> None:

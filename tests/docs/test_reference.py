@@ -254,6 +254,7 @@ def test_the_limits_of_actors_are_those_of_the_code() -> None:
         "one value, encoded": f"{limits.VALUE_BYTES:,} bytes",
         "nesting of containers in a value": str(DEPTH_MAX),
         "`limit` of `list`": f"1 to {limits.LIST_MAX:,}, default {limits.LIST_DEFAULT}",
+        "the data of one event, as JSON": f"{limits.EVENT_BYTES:,} bytes",
         "calls waiting for one instance": f"`runtime.mailbox`, {settings.mailbox:,}",
         "running time of a call": f"`runtime.call_timeout`, {settings.call_timeout:g} s",
         "running time of an initialisation": f"`runtime.init_timeout`, {settings.init_timeout:g} s",

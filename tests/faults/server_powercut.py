@@ -25,7 +25,7 @@ from actord.storage.sqlite import SqliteStore
 
 from tests.faults import powercut
 from tests.faults.server_workload import CHECKPOINT_BYTES, LEDGERS, SERVER_SETTINGS, SHARDS
-from tests.history.offline import ledger_problem
+from tests.history.offline import events_problem, ledger_problem
 from tests.support.server import Server
 
 WORKLOAD = Path(__file__).with_name("server_workload.py")
@@ -126,6 +126,10 @@ def check_ledger(store: SqliteStore, name: str, promised: dict[str, int], counte
     finally:
         database.close()
     problem = ledger_problem(name, kv, rows, store.read_alarm(actor) is not None)
+    if problem is not None:
+        return problem
+    events = store.read_events(actor, after=0, batch=store.commit_seq, limit=99, limit_bytes=1 << 20)
+    problem = events_problem(name, kv, {event.seq: json.loads(event.data) for event in events})
     if problem is not None:
         return problem
     lost = [mark for mark, number in promised.items() if kv.get(f"mark/{mark}", [0])[0] != number]

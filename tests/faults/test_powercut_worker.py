@@ -21,6 +21,7 @@ from actord.storage.datadir import open_data_dir
 from actord.storage.sqlite import SqliteStore
 
 from tests.faults import powercut, worker_workload
+from tests.system.programs import ledger
 
 pytestmark = pytest.mark.skipif(bool(powercut.unavailable()), reason=powercut.unavailable())
 
@@ -90,6 +91,9 @@ class Audit:
                     return f"{name} is torn: {count} counted, {len(marks)} marks"
                 if total != sum(amount for _, amount in marks.values()):
                     return f"{name} is torn: its sum does not fit its marks"
+                problem = None if actor is None else events_problem(name, store, actor, marks)
+                if problem is not None:
+                    return problem
                 found.update((mark, number) for mark, (number, _) in marks.items())
         except ActordError as error:
             return f"can't be read: {error}"
@@ -97,6 +101,17 @@ class Audit:
             store.abandon()
         lost = [mark for mark, number in promised.items() if found.get(mark) != number]
         return f"{len(lost)} acknowledged deposits are lost, as {lost[0]}" if lost else None
+
+
+def events_problem(name: str, store: SqliteStore, actor: int, marks: dict[str, list[int]]) -> str | None:
+    """Each deposit emitted one event with its number; the newest are kept."""
+    count = len(marks)
+    expected = {number: mark for mark, (number, _) in marks.items() if number > count - ledger.EVENTS_KEPT}
+    events = store.read_events(actor, after=0, batch=store.commit_seq, limit=1000, limit_bytes=1 << 20)
+    found = {event.seq: orjson.loads(event.data) for event in events}
+    if found != expected or store.event_log(actor) != (min(expected), count):
+        return f"{name} is torn: {count} counted, its events are {store.event_log(actor)} and {found}"
+    return None
 
 
 def decode_reply(frame: list) -> tuple[str, int]:

@@ -20,6 +20,7 @@ from actord.codec import decode
 from actord.storage import schema
 from actord.storage.alarms import alarm_sum
 from actord.storage.api import Alarm
+from actord.storage.events import event_sum, log_sum
 from actord.storage.pages import NUMBER_BITS, page_sum
 
 RESERVED_BYTES = 32  # at the end of each page of an actor's database; not stored
@@ -34,6 +35,7 @@ class Found:
     kv: dict[str, Any] = field(default_factory=dict)
     alarm: Alarm | None = None
     pages: list[bytes] = field(default_factory=list)
+    events: dict[int, Any] = field(default_factory=dict)
 
     def rows(self, query: str) -> list[tuple[Any, ...]]:
         """Of its SQL database, which has to be sound; none when it has no database."""
@@ -66,6 +68,17 @@ def ledger_problem(name: str, kv: Mapping[str, Any], rows: list[tuple[Any, ...]]
     return None
 
 
+def events_problem(name: str, kv: Mapping[str, Any], events: Mapping[int, Any]) -> str | None:
+    """Did each deposit of a ledger emit its event, and are the newest kept? ``events``: number -> data."""
+    count = kv.get("count", 0)
+    last = {number: [key.removeprefix("mark/"), amount] for key, (number, amount) in _marks(kv) if number > count - 20}
+    return None if dict(events) == last else f"{name} is torn: {count} counted, its events are {sorted(events)}"
+
+
+def _marks(kv: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    return [(key, value) for key, value in kv.items() if key.startswith("mark/")]
+
+
 def audit_files(data_dir: Path, floors: dict[int, int] | None = None) -> list[str]:
     """What is wrong in the files of a stopped server. ``floors``: commit numbers of an earlier look, brought up."""
     wrong = []
@@ -85,6 +98,7 @@ def audit_files(data_dir: Path, floors: dict[int, int] | None = None) -> list[st
                 problem = ledger_problem(
                     actor.name, actor.kv, actor.rows("SELECT mark, number, amount FROM deposit"), bool(actor.alarm)
                 )
+                problem = problem or events_problem(actor.name, actor.kv, actor.events)
             except (ValueError, sqlite3.Error) as error:
                 problem = f"{actor.name}: {error}"
             wrong += [problem] if problem else []
@@ -141,6 +155,17 @@ def _actors(database: sqlite_utils.Database, wrong: list[str]) -> dict[int, Foun
             wrong.append(f"the alarm of actor {row['actor']} fails its checksum")
         if alarm.error is not None:
             wrong.append(f"an alarm failed for good: {alarm.error}")
-    if nobody.kv or nobody.pages or nobody.alarm:
+    for row in database["event"].rows:
+        actors.get(row["actor"], nobody).events[row["seq"]] = json.loads(row["data"])
+        fields = [row["actor"], row["seq"], row["kind"].encode(), row["data"], row["until"], row["batch"]]
+        if event_sum(*fields) != row["sum"]:
+            wrong.append(f"event {row['seq']} of actor {row['actor']} fails its checksum")
+    for row in database["event_log"].rows:
+        events = actors.get(row["actor"], nobody).events
+        if sorted(events) != list(range(row["first"], row["last"] + 1)):
+            wrong.append(f"actor {row['actor']} has not all of its events {row['first']} to {row['last']}")
+        if log_sum(row["actor"], row["first"], row["last"]) != row["sum"]:
+            wrong.append(f"the log of events of actor {row['actor']} fails its checksum")
+    if nobody.kv or nobody.pages or nobody.alarm or nobody.events:
         wrong.append("there are rows of no actor")
     return actors

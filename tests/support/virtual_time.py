@@ -13,7 +13,21 @@ from typing import Any
 import pytest
 
 # Every module of the core that reads the clock by this name.
-CLOCK_READERS = ("outflow", "sql", "turns", "call", "dispatch", "intake", "stub", "door", "link", "alarms")
+CLOCK_READERS = (
+    "outflow",
+    "sql",
+    "turns",
+    "call",
+    "dispatch",
+    "intake",
+    "stub",
+    "door",
+    "link",
+    "alarms",
+    "events",
+    "event_streams",
+    "outflow",
+)
 
 
 class Deadlock(AssertionError):

@@ -3,6 +3,7 @@
 What holds at every commit, and so in whatever a fault leaves behind (``tests/history/offline.py`` checks it):
 
 * ``count`` marks, numbered 1 to ``count``, whose amounts make ``total``; the rows of SQL say the same;
+* the newest events are those of the last deposits, numbered as they are;
 * without an alarm every deposit is swept (``swept == count``): an alarm that is lost shows.
 """
 
@@ -17,6 +18,8 @@ SWEEP_AFTER_SECONDS = 0.02
 
 
 class Ledger(StatefulActor):
+    events_kept = 20
+
     async def deposit(self, mark: str, amount: int) -> dict[str, Any]:
         storage = self.ctx.storage
         count = await storage.get("count", 0) + 1
@@ -27,6 +30,7 @@ class Ledger(StatefulActor):
         await storage.put_many({"count": count, "total": total})
         if await storage.get_alarm() is None:
             storage.set_alarm(time.time() + SWEEP_AFTER_SECONDS)
+        self.ctx.emit("deposit", [mark, amount])
         return {"name": self.ctx.id, "mark": mark, "number": count, "total": total}
 
     async def alarm(self, info: Any) -> None:

@@ -6,9 +6,13 @@ from typing import Any
 
 from actord import StatefulActor
 
+EVENTS_KEPT = 15
+
 
 class Ledger(StatefulActor):
-    """Each deposit is stored under its mark, with its number; the count and the sum stand beside it."""
+    """Each deposit is stored under its mark, with its number; the count and the sum stand beside it; it is an event."""
+
+    events_kept = EVENTS_KEPT
 
     async def deposit(self, mark: str, amount: int) -> dict[str, Any]:
         storage = self.ctx.storage
@@ -16,6 +20,7 @@ class Ledger(StatefulActor):
         total = await storage.get("total", 0) + amount
         await storage.put(f"mark/{mark}", [count, amount])
         await storage.put_many({"count": count, "total": total})
+        self.ctx.emit("deposit", mark)
         return {"mark": mark, "number": count, "total": total}
 
     async def statement(self, after: str = "") -> dict[str, Any]:
