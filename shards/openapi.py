@@ -19,7 +19,7 @@ import actord
 import msgspec
 from actord.actor import StatefulActor
 from actord.shards.arguments import annotations_of
-from actord.shards.openapi_parts import CALL_RESPONSES, DESCRIPTION, SYSTEM_PATHS, components
+from actord.shards.openapi_parts import CALL_RESPONSES, DESCRIPTION, SOCKET_RESPONSES, SYSTEM_PATHS, components
 from actord.shards.openapi_schemas import Schemas
 
 if TYPE_CHECKING:
@@ -56,6 +56,9 @@ def describe(program: Program) -> Json:
             }
         if type_.cls.fetch is not StatefulActor.fetch:
             _add_fetch(paths, type_)
+        handler = getattr(type_.cls, "web_socket", None)
+        if handler is not getattr(StatefulActor, "web_socket", None):
+            paths[f"/actors/{type_.name}/{{name}}"] = {"parameters": [_NAME], "get": _socket(type_, handler.__doc__)}
     for route in program.routes():
         if not route.path.startswith(("/-/", "/actors/")):
             _add_route(paths, route, "", [], {"tags": ["front door"]})
@@ -165,7 +168,12 @@ def _body(signature: inspect.Signature, annotations: dict[str, Any], schemas: Sc
     return {"required": bool(needed or at_least), "content": {"application/json": {"schema": schema}}}
 
 
-# -- fetch and the front door
+# -- sockets, fetch and the front door
+
+
+def _socket(type_: ActorType, doc: str | None) -> Json:
+    operation: Json = {"tags": [type_.name], "operationId": f"{type_.name}.web_socket", "responses": SOCKET_RESPONSES}
+    return _with_words(operation, doc or "A WebSocket: `Upgrade: websocket` is needed.")
 
 
 def _add_fetch(paths: Json, type_: ActorType) -> None:

@@ -37,6 +37,10 @@ _REFUSED = {
 _KEY = f'^([!#-~]([ -~]{{0,{KEY_CHARS - 2}}}[!-~])?|"([ !#-\\[\\]-~]|\\\\["\\\\]){{1,{KEY_CHARS}}}")$'
 _LATER = {"503", "507"}
 CALL_RESPONSES: Json = {status: {"$ref": f"#/components/responses/{status}"} for status in _REFUSED}
+SOCKET_RESPONSES: Json = {
+    "101": {"description": "The socket is open; what it carries is the actor's own."},
+    **{status: CALL_RESPONSES[status] for status in ("400", "404", "4XX", "503", "5XX")},
+}
 
 _PROBLEM: Json = {
     "title": "Problem",

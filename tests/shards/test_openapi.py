@@ -106,6 +106,11 @@ class Open(StatefulActor):
         return Response()
 
 
+class Room(StatefulActor):
+    async def web_socket(self, ws: Any, request: Request) -> None:
+        """Come in."""
+
+
 async def door(request: Request, env: Any) -> Response:
     """The front door.
 
@@ -311,6 +316,13 @@ def test_a_type_that_answers_http_without_routes_answers_any_path() -> None:
     assert {"get", "post", "put", "patch", "delete"} <= set(item)
     assert item["get"]["description"] == "Whatever is asked."
     assert not [path for path in described(Shop)["paths"] if "fetch" in path]
+
+
+def test_a_type_that_takes_sockets_has_a_path_for_them() -> None:
+    get = described(Room)["paths"]["/actors/Room/{name}"]["get"]
+    assert (get["operationId"], get["summary"]) == ("Room.web_socket", "Come in.")
+    assert "101" in get["responses"]
+    assert "/actors/Shop/{name}" not in described(Shop)["paths"]
 
 
 def test_the_front_doors_routes_are_those_of_its_docstring() -> None:
