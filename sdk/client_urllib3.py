@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import socket
+from ssl import SSLCertVerificationError
 from threading import BoundedSemaphore
 from time import monotonic
 
@@ -64,7 +65,7 @@ class Transport:
         except ReadTimeoutError as error:
             raise NoAnswer(f"none within {attempt.seconds:g} s", sent=True) from error
         except (HTTPError, OSError) as error:
-            raise NoAnswer(_reason(error), sent=True) from error
+            raise NoAnswer(_reason(error), sent=not isinstance(_cause(error), SSLCertVerificationError)) from error
         finally:
             self._free.release()
         return Answer(response.status, response.headers, response.data, lambda: list(response.headers.iteritems()))
@@ -94,8 +95,13 @@ class _UnixPool(HTTPConnectionPool):
         self.ConnectionCls = type("_UnixConnection", (_UnixConnection,), {"path": path})
 
 
+def _cause(error: BaseException) -> BaseException:
+    """The innermost cause: urllib3 wraps it several times."""
+    while (inner := error.__cause__ or error.__context__) is not None:
+        error = inner
+    return error
+
+
 def _reason(error: Exception) -> str:
-    """The innermost cause in words: urllib3 wraps it several times."""
-    while isinstance(error.__cause__ or error.__context__, Exception):
-        error = error.__cause__ or error.__context__  # type: ignore[assignment]
-    return (getattr(error, "strerror", None) or str(error) or type(error).__name__).rstrip(".")
+    cause = _cause(error)
+    return (getattr(cause, "strerror", None) or str(cause) or type(cause).__name__).rstrip(".")

@@ -8,12 +8,12 @@ import re
 import socket
 import sys
 from typing import Annotated, Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import typer
+from actord.client_address import DEFAULT_URL, address
 from actord.server.exits import FAILED, UNAVAILABLE, StartError
 
-DEFAULT_URL = "http://127.0.0.1:8000"
 _NAMED = re.compile(r"([^\W\d]\w*)=(.*)", re.DOTALL)
 
 
@@ -147,14 +147,11 @@ def _post(url: str, path: str, body: bytes, timeout: float) -> tuple[int, bytes]
 
 
 def _connection(url: str, timeout: float) -> tuple[http.client.HTTPConnection, str]:
-    if url.startswith("unix:"):
-        return _UnixConnection(url.removeprefix("unix:"), timeout), ""
     try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError:
-        parts, port = urlsplit(""), None
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise typer.BadParameter(f"{url!r} is neither http://HOST:PORT nor unix:PATH.", param_hint="--url")
-    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-    return kind(parts.hostname, port, timeout=timeout), parts.path.rstrip("/")
+        server = address(url)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--url") from None
+    if server.socket:
+        return _UnixConnection(server.socket, timeout), ""
+    kind = http.client.HTTPSConnection if server.tls else http.client.HTTPConnection
+    return kind(server.host, server.port, timeout=timeout), server.base

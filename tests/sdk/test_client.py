@@ -29,6 +29,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     made = Server("parcels.py", tmp_path_factory.mktemp("data"), settings={"server.workers": 1})
     with made:
         yield made
+        faults = ("Parcel.fail raised", "Parcel.abort", "wait_for ran over")
+        assert made.unexpected(*faults) == [], "clients that go away, or give up, are nothing to complain about"
 
 
 def url(server: Server) -> str:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -126,3 +129,38 @@ def test_without_its_libraries_the_client_says_how_to_get_them(monkeypatch: pyte
         monkeypatch.delitem(sys.modules, f"actord.client_{module}", raising=False)
         with pytest.raises(ImportError, match=r"actord\[client\]"):
             kind()
+
+
+def test_over_tls_the_certificate_is_checked(tmp_path: Path) -> None:
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl is not installed")
+    certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
+    subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
+    make = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", *subject]
+    subprocess.run([*make, "-keyout", key, "-out", certificate], check=True, capture_output=True)
+    code = """
+import asyncio, sys
+from actord import ActorUnavailable
+from actord.client import AsyncClient, Client
+url, trusted = sys.argv[1], sys.argv[2] == "trusted"
+def sync():
+    with Client(url, retries=0) as client:
+        return client.actor("T", "n").add(1)
+async def later():
+    async with AsyncClient(url, retries=0) as client:
+        return await client.actor("T", "n").add(1)
+for call in (sync, lambda: asyncio.run(later())):
+    try:
+        assert call() == 7
+        assert trusted
+    except ActorUnavailable as error:
+        assert not trusted, error
+        assert "certificate verify failed" in error.detail
+        assert error.applied == "no"
+"""
+    with FakeServer([value(7)], tls=(certificate, key)) as server:
+        trusting = {**os.environ, "SSL_CERT_FILE": str(certificate)}
+        subprocess.run([sys.executable, "-c", code, server.url, "trusted"], check=True, env=trusting)
+        assert len(server.asked) == 2
+        subprocess.run([sys.executable, "-c", code, server.url, "unknown"], check=True)
+        assert len(server.asked) == 2

@@ -6,6 +6,7 @@ import contextlib
 import json
 import socket
 import socketserver
+import ssl
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from http.server import BaseHTTPRequestHandler
@@ -51,7 +52,9 @@ def problem(error: ActordError) -> Reply:
 class FakeServer:
     """Takes the script's steps in turn, and repeats the last one. ``url`` is its address."""
 
-    def __init__(self, script: Iterable[Step], *, path: Path | None = None) -> None:
+    def __init__(
+        self, script: Iterable[Step], *, path: Path | None = None, tls: tuple[Path, Path] | None = None
+    ) -> None:
         self.script = list(script)
         self.asked: list[Asked] = []
         self.busy = self.busiest = 0  # how many requests are being answered, and were at once
@@ -112,6 +115,13 @@ class FakeServer:
         if path is None:
             self._server = Tcp(("127.0.0.1", 0), Handler)
             self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+            if tls is not None:
+                context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+                context.load_cert_chain(*tls)
+                self._server.socket = context.wrap_socket(
+                    self._server.socket, server_side=True, do_handshake_on_connect=False
+                )
+                self.url = f"https://localhost:{self._server.server_address[1]}"
         else:
             self._server = Unix(str(path), Handler)  # type: ignore[arg-type]
             self.url = f"unix:{path}"
