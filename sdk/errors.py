@@ -33,6 +33,7 @@ class ActordError(Exception):
     status: ClassVar[int] = 500
     title: ClassVar[str] = "Internal error"
     retryable: ClassVar[bool] = False
+    reported = False  # whoever failed with it has logged it already
 
     def __init__(self, detail: str = "", *, applied: Applied = "no", retry_after: float | None = None) -> None:
         super().__init__(detail)

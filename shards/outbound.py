@@ -83,7 +83,7 @@ class Outbound:
                 status, body, _ = await _remote(wait, link, id_)
             value = codec.decode(body)
             if status >= 400:
-                raise from_problem(value)
+                raise _reported(value)
             return value
         except ActordError as error:
             if error.applied == "no":
@@ -117,7 +117,7 @@ class Outbound:
                 assert head is not None
                 return StreamingResponse.passed_on(answer, status, head)
             if status >= 400 and head is not None and head.startswith(b"Content-Type: application/msgpack\r\n"):
-                raise from_problem(codec.decode(answer))
+                raise _reported(codec.decode(answer))
             return Response.from_wire(status, answer, head)
         except ActordError as error:
             if error.applied == "no":
@@ -159,6 +159,13 @@ async def _remote(wait: Wait, link: Link, id_: int) -> Reply:
     except asyncio.CancelledError:
         link.cancel(id_)
         raise
+
+
+def _reported(problem: dict[str, Any]) -> ActordError:
+    """What an actor answered, as an error here; a fault is in its worker's log, and has no place in every caller's."""
+    error = from_problem(problem)
+    error.reported = True
+    return error
 
 
 def _forget(party: Call | Visit, wait: Wait) -> None:

@@ -292,6 +292,7 @@ class TurnRunner:
         mailbox = call.act.mailbox
         if mailbox is None or call not in mailbox:
             return
+        log.warning("a call of %s.%s was refused: %s", call.act.host.type.name, call.method.name, error.detail)
         mailbox.remove(call)
         self.waiting -= 1
         call.fail(error)
@@ -386,7 +387,7 @@ class TurnRunner:
             act.shard.committer.break_off(error)
         label = f"{act.host.type.name}.{call.method.name}"
         failure = as_error(error, label)
-        if not isinstance(failure, ActorError | InstanceAborted):
+        if not isinstance(failure, ActorError | InstanceAborted) and not failure.reported:
             told = error if issubclass(type(error), StoreCorrupt) else failure
             log_fault(log, f"{label} of {act.name!r} failed: {getattr(told, 'detail', '')}", error)
         if call.method is self._initialise:

@@ -1,4 +1,4 @@
-"""Cycles of waiting actors, against an oracle that sees everything: random calls, several workers, frames in any order."""
+"""Cycles of waiting actors, against an oracle that sees all: random calls of several workers, frames in any order."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ CLOCK_READERS = (
     "call",
     "dispatch",
     "intake",
-    "stub",
+    "outbound",
     "door",
     "link",
     "alarms",
