@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from actord.context import Context, Env, Namespace, Storage, env, stub_id
     from actord.errors import (
         ActorArgumentError,
+        ActorDeadlockError,
         ActordError,
         ActorError,
         ActorMethodError,
@@ -46,6 +47,7 @@ _HOME = {
     "Response": "http",
     "StreamingResponse": "streaming",
     "ActorArgumentError": "errors",
+    "ActorDeadlockError": "errors",
     "ActorError": "errors",
     "ActorMethodError": "errors",
     "ActorMethodTimeoutError": "errors",
@@ -61,6 +63,7 @@ _HOME = {
 
 __all__ = [
     "ActorArgumentError",
+    "ActorDeadlockError",
     "ActorError",
     "ActorMethodError",
     "ActorMethodTimeoutError",

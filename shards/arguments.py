@@ -37,6 +37,7 @@ class Binder:
     """Turns the body of a call into arguments for one function."""
 
     __slots__ = (
+        "_by_position",
         "_from_array",
         "_from_object",
         "_names",
@@ -75,8 +76,10 @@ class Binder:
         )
         self._from_object = msgspec.json.Decoder(self._object).decode
         if self._plain:
-            by_position = msgspec.defstruct("Arguments", fields, array_like=True, forbid_unknown_fields=True, gc=False)
-            self._from_array = msgspec.json.Decoder(by_position).decode
+            self._by_position = msgspec.defstruct(
+                "Arguments", fields, array_like=True, forbid_unknown_fields=True, gc=False
+            )
+            self._from_array = msgspec.json.Decoder(self._by_position).decode
         # What *args and **kwargs are annotated with, by the parameter's name: list[T] and dict[str, T].
         self._variadic: dict[str, Any] = {}
         for p in parameters:
@@ -134,6 +137,13 @@ class Binder:
 
     def from_call(self, args: Sequence[Any], kwargs: Mapping[str, Any], exact: tuple[type, ...] = _EXACT) -> Arguments:
         """Arguments as a Python caller gives them."""
+        if self._plain and exact is _EXACT and not (args and kwargs):
+            try:
+                if kwargs:
+                    return self._taken(msgspec.convert(kwargs, self._object, builtin_types=_EXACT))
+                return self._taken(msgspec.convert(args, self._by_position, builtin_types=_EXACT))
+            except msgspec.ValidationError:
+                pass  # explained below
         for name in kwargs:
             if not isinstance(name, str):
                 raise ActorArgumentError(f"{self.label}: a keyword must be a string, not {name!r}.")
