@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from actord.shards.alarms import Handler
     from actord.shards.registry import Method
     from actord.shards.transactions import Transaction
-    from actord.shards.waits import Wait
+    from actord.shards.waits import Origin, Wait
     from actord.storage.api import Batch
     from actord.streaming import StreamingResponse
 
@@ -135,6 +135,7 @@ class Call:
         "method",
         "more",
         "once",
+        "origin",
         "over",
         "queued",
         "reached",
@@ -186,6 +187,7 @@ class Call:
         self.more = False  # there is more than ``writes``: the activation knows what there is to join or undo
         self.effects: list[Effect] | None = None
         self.once: Once | None = None
+        self.origin: Origin | None = None  # the actor that made the call
         self.waits: dict[Wait, None] | None = None  # the calls to other actors that it waits for
         self.reached = 0  # how many such calls may have applied something
         self.aborted = ""  # why ctx.abort was called, whatever the method made of it

@@ -182,9 +182,11 @@ class Dispatcher:
             call.once = Key(key, call.method.label, flags, body, self.key_rules, again="again" in extras)
             call.more = True
         caller = extras.get("from")
-        if caller is not None and call.act.turn is not None:  # it waits behind another turn
+        if caller is not None:
             type_, name, born = caller
-            self.waits.admitted(call, (type_, name), born)
+            call.origin = ((type_, name), born)
+            if call.act.turn is not None:  # it waits behind another turn
+                self.waits.admitted(call)
 
     def _admit(
         self,

@@ -11,9 +11,11 @@ chain that comes back (A calls B, B calls A), and calls that meet (A calls B whi
 
 How: every wait is kept with the turn that waits, in its worker, and is stamped with the machine's monotonic clock. When
 a call from an actor arrives and the turn in its way waits, a *probe* follows that turn's waits to their targets' turns,
-over links where they live elsewhere, and so on; if it meets the caller, there is a cycle. It follows only waits older
-than the call. That is enough: of any cycle the youngest call sees all others, which stand already wherever it looks.
-It is also what makes it exact: an older wait of a turn that still stands when it is met was there all the time.
+over links where they live elsewhere, and so on; if it comes back to the caller, there is a cycle. It follows only waits
+older than the call. That is enough: of any cycle the youngest call sees all others, which stand already wherever it
+looks. And it goes on from a target only if the call that led there is still queued or running: an answer may be on its
+way, or held for its commit, while the target's next turn waits for somebody. A probe can't overtake the call that it
+follows, since both take the same link.
 
 Crash story: a worker that dies takes its turns and so its waits with it. Its calls are sent again or answered by their
 links, and those that are sent again probe again.
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from actord.shards.link import Link
 
 Key = tuple[str, str]  # type, name
+Origin = tuple[Key, int]  # the actor whose turn made a call, and when, in nanoseconds of CLOCK_MONOTONIC
 Reply = tuple[int, Any, bytes | None]  # status, body (an async iterator when it is a stream), head
 
 # Nodes that a probe has passed here. Only to save work: a probe never goes in circles, by its path.
@@ -59,13 +62,14 @@ class Wait:
 class Probe:
     """A search that began with one queued call: ``path`` is the caller, its target, and the actors from there on."""
 
-    __slots__ = ("age", "path", "token", "worker")
+    __slots__ = ("age", "path", "token", "via", "worker")
 
-    def __init__(self, worker: int, token: int, age: tuple[int, Key], path: tuple[Key, ...]) -> None:
+    def __init__(self, worker: int, token: int, born: int, path: tuple[Key, ...], via: int) -> None:
         self.worker = worker  # where the call is queued
         self.token = token  # which call it is, there
-        self.age = age
+        self.age = (born, path[0])
         self.path = path
+        self.via = via  # when the last call of the path was born
 
 
 class WaitGraph:
@@ -92,9 +96,11 @@ class WaitGraph:
         self._searched: dict[int, Call] = {}  # queued calls whose probes went to other workers
         self._passed: OrderedDict[tuple[int, int, Key], None] = OrderedDict()
 
-    def admitted(self, call: Call, caller: Key, born: int) -> None:
+    def admitted(self, call: Call) -> None:
         """A call from an actor's turn has been admitted here, and queues behind another turn."""
         act = call.act
+        assert call.origin is not None
+        caller, born = call.origin
         target = (act.host.type.name, act.name)
         if caller == target:
             self._refuse(call, _deadlock((caller, target)))
@@ -102,7 +108,7 @@ class WaitGraph:
         turn = act.turn
         if turn is None or not turn.waits:
             return
-        probe = Probe(self._worker, next(self._tokens), (born, caller), (caller, target))
+        probe = Probe(self._worker, next(self._tokens), born, (caller, target), born)
         self._searched[probe.token] = call
         if not self._walk(probe):
             del self._searched[probe.token]
@@ -110,9 +116,8 @@ class WaitGraph:
     def on_probe(self, frame: Frame) -> None:
         """A search comes from another worker."""
         try:
-            _, worker, token, born, path = frame
-            keys = tuple((type_, name) for type_, name in path)
-            probe = Probe(worker, token, (born, keys[0]), keys)
+            _, worker, token, born, via, path = frame
+            probe = Probe(worker, token, born, tuple((type_, name) for type_, name in path), via)
         except (ValueError, TypeError, IndexError) as error:
             raise WireError(f"a probe that makes no sense: {error}") from None
         self._walk(probe)
@@ -137,29 +142,29 @@ class WaitGraph:
         """Follow the waits of this worker's actors from the end of the path. True when the search goes on elsewhere."""
         elsewhere = False
         caller = probe.path[0]
-        paths = [probe.path]
-        while paths:
-            path = paths.pop()
-            if len(path) > _LONGEST or not self._first_visit(probe, path[-1]):
+        left = [(probe.path, probe.via)]
+        while left:
+            path, via = left.pop()
+            key = path[-1]
+            act = self._find(key)
+            if act is None or not _pending(act, (path[-2], via)):
                 continue
-            act = self._find(path[-1])
-            turn = act.turn if act is not None else None
-            if turn is None or turn.over or not turn.waits:
+            if key == caller:
+                self._found(probe, path)
+                return True
+            turn = act.turn
+            if turn is None or turn.over or not turn.waits or len(path) > _LONGEST or not self._first_visit(probe, key):
                 continue
             for wait in turn.waits:
-                if (wait.born, path[-1]) >= probe.age or wait.future.done():
+                if (wait.born, key) >= probe.age or wait.future.done() or wait.key in path[1:]:
                     continue
                 longer = (*path, wait.key)
-                if wait.key == caller:
-                    return self._found(probe, longer)
-                if wait.key in path:
-                    continue
                 link = self._link_to(wait.key)
                 if link is None:
-                    paths.append(longer)
+                    left.append((longer, wait.born))
                 else:
                     elsewhere = True
-                    link.say((PROBE, probe.worker, probe.token, probe.age[0], longer))
+                    link.say((PROBE, probe.worker, probe.token, probe.age[0], wait.born, longer))
         return elsewhere
 
     def _first_visit(self, probe: Probe, key: Key) -> bool:
@@ -172,14 +177,21 @@ class WaitGraph:
             passed.popitem(last=False)
         return True
 
-    def _found(self, probe: Probe, path: tuple[Key, ...]) -> bool:
+    def _found(self, probe: Probe, path: tuple[Key, ...]) -> None:
         if probe.worker == self._worker:
             self.on_cycle((CYCLE, probe.token, path))
-            return True
+            return
         link = self._link_of(probe.worker)
         if link is not None:
             link.say((CYCLE, probe.token, path))
-        return True
+
+
+def _pending(act: Activation, origin: Origin) -> bool:
+    """Is this call queued or running there?"""
+    turn = act.turn
+    if turn is not None and turn.origin == origin:
+        return not turn.over
+    return any(call.origin == origin and not call.cancelled for call in act.mailbox or ())
 
 
 def _deadlock(path: tuple[Key, ...]) -> ActorDeadlockError:

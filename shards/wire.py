@@ -11,7 +11,7 @@ Caller to worker                                                  Worker to call
   CALLX   id, type, name, method, extras, flags, deadline, body
   CANCEL  id                                                        HEAD    id, status, head
   GRANT   id, bytes                                                 DATA    id, data, state
-  PROBE   worker, token, born, path
+  PROBE   worker, token, born, via, path
   CYCLE   token, path
 
 ``extras`` is None or a map: "key" and "msg" make the call take effect once (an idempotency key; a message of an

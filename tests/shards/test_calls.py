@@ -325,3 +325,19 @@ async def test_a_stub_costs_nothing_until_it_is_awaited_and_shows_what_it_is() -
         stub.nothing()
     with pytest.raises(LookupError, match="Node"):
         core.env.get(dict, "a")
+
+
+async def test_an_answer_that_is_held_for_its_commit_is_no_wait_that_makes_a_cycle() -> None:
+    """b has answered a, and its next turn calls a, before a was told: both commit later."""
+    core = Core(Node)
+    core.hold_fsyncs()
+    first = core.call("a", "chain", ["b"])
+    await steps()
+    second = core.call("b", "chain", ["a"])
+    await steps()
+    assert not first.done
+    assert not second.done
+    core.flusher.auto = True
+    await core.fsync()
+    assert (await first).value == 1
+    assert (await second).value == 1

@@ -18,6 +18,7 @@ class Turn:
         self.waits: dict[Wait, None] | None = None
         self.over = False
         self.caller = caller
+        self.origin = caller.origin if caller is not None else None
 
 
 class Actor:
@@ -38,7 +39,10 @@ class Waiting:
 
     def __init__(self, caller: Actor, turn: Turn, target: Actor, wait: Wait) -> None:
         self.caller, self.turn, self.act, self.wait = caller, turn, target, wait
+        self.origin = (caller.key, wait.born)
+        self.cancelled = False
         self.started = 0.0
+        self.answered = False  # by the target; the caller may not know yet
         self.must = self.may = False
 
 
@@ -85,8 +89,9 @@ class World:
     def call(self, caller: Actor, target: Actor) -> Waiting:
         turn = caller.turn
         assert turn is not None
-        must = self.reaches(target, caller, [one for one in self.open if not one.must])
-        may = self.reaches(target, caller, list(self.open))
+        stand = [one for one in self.open if not one.answered]
+        must = self.reaches(target, caller, [one for one in stand if not one.must])
+        may = self.reaches(target, caller, stand)
         wait = Wait(target.key)
         waits_of(turn, wait)
         call = Waiting(caller, turn, target, wait)
@@ -105,7 +110,7 @@ class World:
             self.begin(target, call)
             return
         target.mailbox.append(call)
-        self.graphs[target.worker].admitted(call, call.caller.key, call.wait.born)  # type: ignore[arg-type]
+        self.graphs[target.worker].admitted(call)  # type: ignore[arg-type]
 
     def begin(self, actor: Actor, call: Waiting) -> None:
         call.started = 1.0
@@ -129,10 +134,8 @@ class World:
             self.answer(call)
 
     def answer(self, call: Waiting) -> None:
-        if call.caller.worker == call.act.worker:
-            self.answered(call)
-        else:
-            self.put(call.act.worker, call.caller.worker, ("answer", call))
+        call.answered = True  # and on its way: held for its commit, or on a link of its own
+        self.put(call.act.worker, call.caller.worker + 100, call)
 
     def answered(self, call: Waiting) -> None:
         assert call.turn.waits is not None
@@ -142,9 +145,7 @@ class World:
     def deliver(self, source: int, to: int) -> None:
         item = self.queues[source, to].popleft()
         if isinstance(item, Waiting):
-            self.arrive(item)
-        elif item[0] == "answer":
-            self.answered(item[1])
+            self.answered(item) if item.answered else self.arrive(item)
         elif item[0] == PROBE:
             self.graphs[to].on_probe(item)
         else:
