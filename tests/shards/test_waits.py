@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections import deque
 from typing import Any
 
 import pytest
 from actord.shards.waits import Key, Wait, WaitGraph, waits_of
 from actord.shards.wire import CYCLE, PROBE, Frame
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 
@@ -90,7 +91,8 @@ class World:
         turn = caller.turn
         assert turn is not None
         stand = [one for one in self.open if not one.answered]
-        must = self.reaches(target, caller, [one for one in stand if not one.must])
+        # A path over a call that is itself about to be refused may be gone when it is looked for.
+        must = self.reaches(target, caller, [one for one in stand if not one.may])
         may = self.reaches(target, caller, stand)
         wait = Wait(target.key)
         waits_of(turn, wait)
@@ -172,25 +174,25 @@ class World:
         return sorted(line for line, queue in self.queues.items() if queue)
 
 
-def run(data: Any, actors: int, workers: int, steps: int) -> World:
-    world = World(actors, workers)
-    for _ in range(steps):
+def run(chance: random.Random, workers: int) -> World:
+    world = World(chance.randint(2, 6), workers)
+    for _ in range(chance.randint(5, 60)):
         lines = world.busy_lines
         running = [actor for actor in world.actors if actor.turn is not None]
         ready = [actor for actor in running if not actor.turn.waits]  # type: ignore[union-attr]
         choices = ["deliver"] * bool(lines) + ["end"] * bool(ready) + ["call"] * bool(running)
         if not choices:
             break
-        choice = data.draw(st.sampled_from(choices))
+        choice = chance.choice(choices)
         if choice == "deliver":
-            world.deliver(*data.draw(st.sampled_from(lines)))
+            world.deliver(*chance.choice(lines))
         elif choice == "end":
-            world.end_turn(data.draw(st.sampled_from(ready)))
+            world.end_turn(chance.choice(ready))
         else:
             # mostly turns that wait for nothing yet; now and then one that waits for several at once
-            several = data.draw(st.integers(0, 3)) == 0
-            caller = data.draw(st.sampled_from(running if several or not ready else ready))
-            world.call(caller, data.draw(st.sampled_from(world.actors)))
+            several = chance.random() < 0.25
+            caller = chance.choice(running if several or not ready else ready)
+            world.call(caller, chance.choice(world.actors))
     return world
 
 
@@ -207,11 +209,11 @@ def settle(world: World) -> None:
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3])
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
-@given(data=st.data())
-def test_exactly_the_calls_that_close_a_cycle_are_refused_and_nobody_waits_for_ever(workers: int, data: Any) -> None:
+@settings(max_examples=400, deadline=None)
+@given(seed=st.integers(0, 1 << 32))
+def test_exactly_the_calls_that_close_a_cycle_are_refused_and_nobody_waits_for_ever(workers: int, seed: int) -> None:
     async def go() -> None:
-        world = run(data, data.draw(st.integers(2, 6)), workers, data.draw(st.integers(5, 60)))
+        world = run(random.Random(seed), workers)
         settle(world)
         refused = {call for call, _ in world.refused}
         assert all(call.may for call in refused), "a call was refused that had closed no cycle"
