@@ -31,6 +31,8 @@ class StatefulActor:
     * ``events_kept``: how many emitted events are kept for readers that come later or come back (default 1,000).
     * ``events_age``: for how many seconds each of them is kept (default 86,400).
     * ``events_public``: False: nobody may read the events over HTTP (default True).
+    * ``send_retries``: how often the delivery of a message to it is repeated after it failed, before the message is
+      parked (default 6).
 
     A class that sets alarms defines ``async def alarm(self, info: AlarmInfo) -> None``, which runs when one is due.
     """
@@ -45,6 +47,7 @@ class StatefulActor:
     events_kept: ClassVar[int | None] = None
     events_age: ClassVar[float | None] = None
     events_public: ClassVar[bool] = True
+    send_retries: ClassVar[int | None] = None
 
     ctx: Context
     env: Env

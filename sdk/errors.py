@@ -328,6 +328,19 @@ class AlarmNotFound(ActordError):
     title = "There is no such alarm"
 
 
+class SendError(ActordError):
+    """``send`` was refused: outside of a turn, no delay that can be, or more than a turn may send. Nothing changed."""
+
+    title = "The message can't be sent"
+
+
+class MessageNotFound(ActordError):
+    """No message of that number is kept, or none of the wanted kind."""
+
+    status = 404
+    title = "There is no such message"
+
+
 class InstanceAborted(ActordError):
     """The instance was dropped while the call ran or waited (``ctx.abort``); nothing of the turn was kept."""
 

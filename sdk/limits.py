@@ -28,6 +28,10 @@ STREAM_WINDOW_BYTES = 256 * KIB
 STREAM_PIECE_BYTES = 64 * KIB
 STREAM_FRAME_BYTES = 64
 
+SENDS_PER_TURN = 10_000
+SENDS_TURN_BYTES = 16 * MIB  # arguments of all messages of one turn; one message takes VALUE_BYTES at most
+SEND_DELAY_SECONDS_MAX = 10 * 366 * 86_400  # ten years
+
 # One batch on a link. A frame carries at most one body (10 MiB by default, 64 MiB at most by configuration).
 WIRE_BATCH_BYTES = 256 * MIB
 BODY_BYTES_MAX = 64 * MIB

@@ -79,6 +79,8 @@ class Actors(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     events_kept: Count = 1_000  # of one instance
     events_age: Annotated[float, msgspec.Meta(gt=0, le=31_622_400)] = 86_400.0
     event_streams: Count = 10_000  # readers that one worker serves at a time
+    send_retries: Annotated[int, msgspec.Meta(ge=0, le=1_000)] = 6
+    sends_at_once: Count = 256  # messages of one worker that are being delivered
 
 
 class Storage(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):

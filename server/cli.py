@@ -12,6 +12,7 @@ import actord
 import typer
 from actord.server.commands import call, check, doctor, init, openapi, serve
 from actord.server.commands.alarms import alarms
+from actord.server.commands.outbox import outbox
 from actord.server.exits import StartError
 
 app = typer.Typer(
@@ -30,6 +31,7 @@ app.command("check")(check.check)
 app.command("openapi")(openapi.openapi)
 app.command("doctor")(doctor.doctor)
 app.add_typer(alarms, name="alarms")
+app.add_typer(outbox, name="outbox")
 
 
 def _version(wanted: bool) -> None:

@@ -35,12 +35,14 @@ class GroupCommitter:
 
     __slots__ = (
         "_alarms",
+        "_attended",
         "_flusher",
         "_gate",
         "_in_flight",
         "_on_broken",
         "_on_full",
         "_store",
+        "attending",
         "batch",
         "broken",
         "durable_seq",
@@ -66,6 +68,8 @@ class GroupCommitter:
         self.batch = Batch(store.commit_seq + 1)  # the open one; its number is the next commit_seq
         self.held: list[Call] = []  # waits for the open batch
         self._in_flight: list[Call] | None = None  # waits for the one being flushed
+        self.attending: list[Callable[[bool], None]] = []  # wants to hear of the open batch
+        self._attended: list[Callable[[bool], None]] = []  # of the one being flushed
         self._alarms: dict[int, Alarm | None] = {}  # those of the one being flushed
         # Told the alarms of each commit that is durable, and None when a commit was taken back.
         self.on_alarms: Callable[[dict[int, Alarm | None] | None], None] | None = None
@@ -79,9 +83,17 @@ class GroupCommitter:
             assert self._in_flight is not None
             self._in_flight.append(call)
 
+    def attend(self, done: Callable[[bool], None]) -> None:
+        """Have the open batch committed although no reply waits for it: it closes when it is kicked, or with the next.
+
+        ``done`` is told on the loop thread, behind the batch's replies, that it is durable (True), or that it was taken
+        back because the disk is full (False). It is not called when the committer breaks.
+        """
+        self.attending.append(done)
+
     def kick(self) -> None:
         """Close the open batch if somebody waits for it and nothing is in flight."""
-        if self._in_flight is None and self.held and self.broken is None:
+        if self._in_flight is None and (self.held or self.attending) and self.broken is None:
             self._commit()
 
     def commit_now(self) -> None:
@@ -91,11 +103,13 @@ class GroupCommitter:
 
     @property
     def idle(self) -> bool:
-        return self._in_flight is None and not self.held
+        return self._in_flight is None and not self.held and not self.attending
 
     def _commit(self) -> None:
-        batch, held = self.batch, self.held
+        batch, held, attended = self.batch, self.held, self.attending
         self.held = []
+        if attended:
+            self.attending = []
         try:
             self._store.write(batch)
         except StoreFull as full:
@@ -106,6 +120,8 @@ class GroupCommitter:
             self._on_full(held, error)
             if self.on_alarms is not None:
                 self.on_alarms(None)
+            for done in attended:
+                done(False)
             return
         except BaseException as error:
             self._in_flight = held
@@ -113,6 +129,7 @@ class GroupCommitter:
             return
         self.batch = Batch(batch.seq + 1)
         self._in_flight = held
+        self._attended = attended
         self._alarms = batch.alarms
         self._flusher.submit(self._store, self._flushed)
 
@@ -122,7 +139,7 @@ class GroupCommitter:
         if error is not None:
             self.break_off(error)
             return
-        done, alarms = self._in_flight, self._alarms
+        done, alarms, attended = self._in_flight, self._alarms, self._attended
         assert done is not None
         self.durable_seq = self._store.commit_seq
         self._in_flight = None
@@ -132,10 +149,12 @@ class GroupCommitter:
             self._gate.release(done)  # durable: their promise is kept
             self.break_off(failure)
             return
-        if self.held:
+        if self.held or self.attending:
             self._commit()
         self._gate.release(done)
         self._gate.flush()
+        for tell in attended:
+            tell(True)
         if alarms and self.on_alarms is not None:
             self.on_alarms(alarms)
 
@@ -147,6 +166,7 @@ class GroupCommitter:
         self.durable_seq = -1  # whatever ends from now on is held for ever: the process exits
         held = (self._in_flight or []) + self.held
         self._in_flight, self.held = [], []
+        self.attending = []
         unknown = ActorOutputGateError(
             f"The commit failed ({error}); whether the writes were kept is unknown. The worker restarts.",
             applied="unknown",

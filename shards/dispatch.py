@@ -8,7 +8,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from actord import StatefulActor
-from actord.errors import ActordError, ActorOverloaded, ActorUnavailable, BadRequest, NotFound
+from actord.errors import ActordError, ActorOverloaded, ActorUnavailable, BadRequest, NotFound, StoreBroken
 from actord.http import Request
 from actord.limits import LINK_CALLS, NAME_BYTES
 from actord.settings import Actors
@@ -18,6 +18,8 @@ from actord.shards.event_streams import EventStreams
 from actord.shards.eviction import Evictor
 from actord.shards.gate import OutputGate
 from actord.shards.idempotency import Key, Rules
+from actord.shards.inbox import NOTHING, arrive, came_before, checked
+from actord.shards.problem import MSGPACK_HEAD
 from actord.shards.registry import ActorType, Method, Program
 from actord.shards.shard import Shard
 from actord.shards.slots import slot_of
@@ -87,6 +89,8 @@ class Dispatcher:
         _check_frame(id_, deadline, flags, body)
         if type(extras) is not dict or type(extras.get("key", "")) is not str:
             raise WireError(f"extras {extras!r:.200}")
+        if "msg" in extras:
+            checked(extras["msg"])
         try:
             host = self.hosts.get(type_)
             if host is None:
@@ -98,6 +102,9 @@ class Dispatcher:
             call = self._admit(sink, id_, sink.begun, host, name, method, args, kwargs, flags, deadline, now)
             self._admitted(call, extras, flags, body)
         except ActordError as error:
+            if "msg" in extras:
+                self._refuse_message(sink, id_, flags, type_, name, extras["msg"], error)
+                return
             if "again" in extras and error.applied == "no":  # the run before this one may have been applied
                 error.applied = "unknown"
             self._refuse(sink, id_, flags, error)
@@ -177,6 +184,10 @@ class Dispatcher:
 
     def _admitted(self, call: Call, extras: dict[str, Any], flags: int, body: bytes) -> None:
         """What concerns calls with extras alone. Their turn has not begun: admission only queues it."""
+        message = extras.get("msg")
+        if message is not None:
+            call.once = arrive(call.act.shard, message)
+            call.more = True
         key = extras.get("key")
         if key is not None:
             call.once = Key(key, call.method.label, flags, body, self.key_rules, again="again" in extras)
@@ -258,6 +269,25 @@ class Dispatcher:
     def _refuse(self, sink: Connection, id_: int, flags: int, error: ActordError) -> None:
         call = Call(sink, id_, None, None, None, (), {}, flags, 0, monotonic())  # type: ignore[arg-type]
         call.fail(error)
+        self._gate.release((call,))
+        self._gate.flush()
+
+    def _refuse_message(
+        self, sink: Connection, id_: int, flags: int, type_: str, name: str, mark: Any, error: ActordError
+    ) -> None:
+        """What is refused now may have taken effect before: with another version of the program."""
+        shard = self.shard_of[slot_of(type_, name)]
+        try:
+            if shard is None or not came_before(shard, mark):
+                self._refuse(sink, id_, flags, error)
+                return
+        except ActordError as unsure:
+            if shard is not None and isinstance(unsure, StoreBroken):
+                shard.committer.break_off(unsure)
+            self._refuse(sink, id_, flags, unsure)
+            return
+        call = Call(sink, id_, None, None, None, (), {}, flags, 0, monotonic())  # type: ignore[arg-type]
+        call.body, call.head = NOTHING, MSGPACK_HEAD
         self._gate.release((call,))
         self._gate.flush()
 

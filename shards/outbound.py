@@ -28,6 +28,7 @@ from actord.streaming import StreamingResponse
 
 if TYPE_CHECKING:
     from actord.shards.dispatch import Dispatcher
+    from actord.shards.outbox import Outbox
     from actord.shards.registry import ActorType, Method
 
 
@@ -51,6 +52,7 @@ class Outbound:
         self._link_of = links  # by slot
         self._call_deadline = call_deadline
         self.dispatcher: Dispatcher | None = None  # set once, when the worker is composed
+        self.outbox: Outbox  # the same
 
     async def call(
         self,

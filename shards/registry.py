@@ -30,6 +30,12 @@ from actord.shards.arguments import Binder
 FrontDoor = Callable[[Request, Any], Awaitable[Response]]
 
 _ROUTE = re.compile(r"^\s*(GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS)\s+(/\S*)\s*(\{.*\})?\s*$", re.MULTILINE)
+# What a stub has itself (shards/stub.py): a method of such a name could not be reached through one.
+_OF_STUBS = {
+    "id": "the instance's name",
+    "send": "stub.send.method() queues a message",
+    "with_key": "stub.with_key(key) carries an idempotency key",
+}
 _OWN_ENTRY = "is called by the runtime, not from outside"
 
 
@@ -93,6 +99,7 @@ class ActorType:
         self.events_kept = _count(cls, "events_kept", 1)
         self.events_age = _seconds(cls, "events_age")
         self.events_public = bool(cls.events_public)
+        self.send_retries = _count(cls, "send_retries", 0)
         self.fetch = Method(self.name, "fetch", cls.fetch, getattr(cls.fetch, "__actord_timeout__", self.timeout))
         self.build = _builder(cls)
         self.methods: dict[str, Method] = {}
@@ -103,6 +110,11 @@ class ActorType:
             if name not in exposed:
                 self._refusals[name] = f"{self.name}.{name} is not listed in `rpc`."
                 continue
+            if name in _OF_STUBS:
+                raise ProgramError(
+                    f"{self.name}.{name}: a stub has its own {name!r} ({_OF_STUBS[name]}), so no other actor could "
+                    "call the method. Give it another name, or leave it out of `rpc`."
+                )
             if inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function):
                 raise ProgramError(f"{self.name}.{name} is a generator: a call has one result. Return a list instead.")
             limit = getattr(function, "__actord_timeout__", self.timeout)

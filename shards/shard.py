@@ -16,7 +16,7 @@ from actord.storage.api import Store
 class Shard:
     """``epoch`` grows with every opening of the store, so that a fence of an earlier owner is always smaller."""
 
-    __slots__ = ("_gate", "_runner", "committer", "epoch", "number", "slots", "store")
+    __slots__ = ("_gate", "_runner", "committer", "epoch", "floors", "number", "slots", "store")
 
     def __init__(
         self,
@@ -32,6 +32,7 @@ class Shard:
         self.slots = slot_range(number, shards)
         self.store = store
         self.epoch = store.epoch
+        self.floors: dict[int, int] = {}  # by shard: no message of it below this id comes any more (shards.inbox)
         self._gate = gate
         self._runner = runner
         self.committer = GroupCommitter(

@@ -14,6 +14,7 @@ from actord.errors import ActordError, BadRequest
 from actord.http import Request, Response
 from actord.shards.dispatch import check_name
 from actord.shards.idempotency import check_key
+from actord.shards.sends import Delay, SendStub
 
 if TYPE_CHECKING:
     from actord.shards.outbound import Outbound
@@ -40,6 +41,10 @@ class Environment:
     def get(self, cls: Any, name: str, *, idempotency_key: str | None = None) -> Any:
         """The instance of this name as a stub, typed by its class. ``BadRequest`` unless name and key are legal."""
         return self.namespace(cls).get(name, idempotency_key=idempotency_key)
+
+    def send(self, cls: Any, name: str, *, delay: Delay = None) -> Any:
+        """The same, whose methods queue a message instead: ``stub.send(delay=delay)``."""
+        return self.namespace(cls).id_from_name(name).send(delay=delay)
 
     def __getattr__(self, binding: str) -> Namespace:
         found = self._namespaces.get(binding)
@@ -117,6 +122,11 @@ class Stub:
         call.__name__, call.__doc__ = name, method.function.__doc__
         return call
 
+    @property
+    def send(self) -> SendStub:
+        """``stub.send.method(...)`` queues a message in the turn's own commit; ``stub.send(delay=60)`` delays it."""
+        return SendStub(self._type, self.id, self._router.outbox)
+
     def fetch(self, request: Request) -> Awaitable[Response]:
         """Pass a request on to the actor's own ``fetch``. An idempotency key is for methods: give it as a header."""
         if self._key is not None:
@@ -134,7 +144,7 @@ class Stub:
         return hash((self._type.name, self.id))
 
     def __dir__(self) -> list[str]:
-        return sorted([*self._type.methods, "fetch", "id", "with_key"])
+        return sorted([*self._type.methods, "fetch", "id", "send", "with_key"])
 
     def __repr__(self) -> str:
         return f"<stub of {self._type.name}/{self.id}>"

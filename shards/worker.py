@@ -37,6 +37,8 @@ from actord.shards.idempotency import Sweeper
 from actord.shards.intake import Connection
 from actord.shards.link import Link
 from actord.shards.outbound import Outbound
+from actord.shards.outbox import Outbox
+from actord.shards.outbox_admin import OutboxAdmin
 from actord.shards.registry import Program, ProgramError, load_program
 from actord.shards.shard import Shard
 from actord.shards.slots import SLOTS, shard_of_slot, slot_of, slot_range
@@ -110,7 +112,17 @@ class Worker:
             retries=actors.alarm_retries,
             at_once=actors.alarms_at_once,
         )
-        self.admin = Admin(AlarmAdmin(dispatcher, runner, list(self.shards.values())).handlers())
+        router.outbox = self.outbox = Outbox(
+            dispatcher,
+            self.shards.values(),
+            count=count,
+            links=self._link_of_slot,
+            retries=actors.send_retries,
+            at_once=actors.sends_at_once,
+            on_bug=self._on_bug,
+        )
+        alarm_admin = AlarmAdmin(dispatcher, runner, list(self.shards.values()))
+        self.admin = Admin(alarm_admin.handlers() | OutboxAdmin(self.outbox).handlers())
         self._replies = Sweeper(self.shards.values(), dispatcher.key_rules)
         dispatcher.waits = self._waits = WaitGraph(
             boot["index"],
@@ -129,6 +141,7 @@ class Worker:
 
     async def start(self) -> None:
         """Let calls in."""
+        self.outbox.start()
         sock = socket.socket(fileno=self._boot["listen"])
         self._server = await self._loop.create_unix_server(lambda: Connection(self.dispatcher), sock=sock)
         self._loop.call_later(SWEEP_SECONDS, self._sweep)
@@ -155,6 +168,7 @@ class Worker:
             return
         self._draining = True
         self.alarms.stop()
+        self.outbox.stop()
         if self._server is not None:
             self._server.close()
         for connection in list(self.dispatcher.connections):

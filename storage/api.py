@@ -67,6 +67,29 @@ class ExpiredEvents(NamedTuple):
     seq: int
 
 
+class Message(NamedTuple):
+    """What an actor has sent to another one: a method with its arguments."""
+
+    id: int
+    sender: int  # actor id
+    type: str  # of the receiver
+    name: str
+    method: str
+    args: bytes  # [positional, keywords] in the codec's form
+    # Milliseconds of wall clock: not to be delivered before, 0 for at once; with attempts, when the next one is due.
+    due: int = 0
+    attempts: int = 0  # how often the receiver has failed on it
+    error: str | None = None  # why it is parked: kept, and not delivered; None while it is to be delivered
+
+
+class MessageEntry(NamedTuple):
+    """A message with its sender's key."""
+
+    type: str
+    name: str
+    message: Message
+
+
 class Batch:
     """The writes of the turns that share one commit.
 
@@ -79,7 +102,9 @@ class Batch:
     number is above the second. ``replies`` maps (actor id, idempotency key) -> reply, None for no reply any more, in
     the order in which they came; ``expired_replies`` are rows to delete, by the ids of ``Store.expired_replies``. With
     replies to add, a few of the oldest that are from ``replies_before`` (milliseconds of wall clock) or earlier are
-    deleted too. Clearing an actor touches neither its events nor its replies.
+    deleted too. ``outbox`` maps message id -> message, None for a deletion; ``inbox`` holds (shard, message id) of
+    messages of other shards that take effect here; ``floors`` maps a shard to the id below which its messages need not
+    be remembered. Clearing an actor touches neither its events nor its replies nor its messages.
     """
 
     __slots__ = (
@@ -89,7 +114,10 @@ class Batch:
         "event_logs",
         "events",
         "expired_replies",
+        "floors",
+        "inbox",
         "kv",
+        "outbox",
         "page_counts",
         "pages",
         "replies",
@@ -110,6 +138,9 @@ class Batch:
         self.replies: dict[tuple[int, str], Reply | None] = {}
         self.replies_before = 0
         self.expired_replies: list[int] = []
+        self.outbox: dict[int, Message | None] = {}
+        self.inbox: dict[tuple[int, int], None] = {}
+        self.floors: dict[int, int] = {}
 
 
 class Store(Protocol):
@@ -196,6 +227,37 @@ class Store(Protocol):
 
         Returns their ids, for ``Batch.expired_replies``, and the id to go on behind, 0 when the end was reached.
         """
+        ...
+
+    def next_message_id(self) -> int:
+        """A new id for a message, above all that this store has ever given."""
+        ...
+
+    def queued_messages(self, *, after: int, until: int, limit: int) -> tuple[list[Message], int]:
+        """Messages to be delivered or tried again, by id above ``after`` up to ``until``, and up to which id that was.
+
+        Looks at ``limit`` messages, queued or not; fewer when they are large.
+        """
+        ...
+
+    def pair_messages(
+        self, sender: int, type_: str, name: str, *, after: int, until: int, limit: int
+    ) -> tuple[list[Message], bool]:
+        """The same for one sender and one receiver, at most ``limit``, and whether these are all there are."""
+        ...
+
+    def delayed_messages(self, *, until: int, limit: int, after: tuple[int, int] = (-1, 0)) -> list[Message]:
+        """Messages sent with a delay that is over at ``until``, by (due, id) above ``after``, at most ``limit``."""
+        ...
+
+    def read_message(self, id_: int) -> Message | None: ...
+
+    def list_messages(self, *, parked: bool, after: int, limit: int) -> list[MessageEntry]:
+        """Messages with their senders, by id above ``after``: all of them, or those that are parked."""
+        ...
+
+    def was_received(self, shard: int, id_: int) -> bool:
+        """Whether a message of another shard has taken effect here; it may have been forgotten below its floor."""
         ...
 
     def write(self, batch: Batch) -> None: ...

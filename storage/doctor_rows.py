@@ -14,8 +14,9 @@ from zlib import crc32
 import apsw
 from actord.storage import pages
 from actord.storage.alarms import alarm_sum
-from actord.storage.api import Alarm, Reply
+from actord.storage.api import Alarm, Message, Reply
 from actord.storage.events import event_sum, log_sum
+from actord.storage.outbox import inbox_sum, message_sum
 from actord.storage.replies import reply_sum
 from actord.storage.view import open_view
 
@@ -27,7 +28,8 @@ SQL_PAGE_BYTES = 1024  # as shards/sql_vfs.py has it; the end of each is not sto
 _UNREADABLE = (apsw.Error, UnicodeDecodeError, OverflowError, TypeError, ValueError)
 _NAMES = "SELECT name FROM sqlite_schema WHERE type = 'table'"
 _NOBODY = "rows that belong to nobody"
-_TABLES = ("actor", "kv", "page", "alarm", "event", "event_log", "reply")  # in the order of the examination
+# In the order of the examination.
+_TABLES = ("actor", "kv", "page", "alarm", "event", "event_log", "reply", "outbox", "inbox")
 
 
 def _typed(column: str, type_: str) -> str:
@@ -58,6 +60,12 @@ _EVENT_LOG = (
     f"SELECT actor, {_typed('first', 'integer')}, {_typed('last', 'integer')}, {_typed('sum', 'integer')} "
     "FROM event_log"
 )
+_OUTBOX = (
+    f"SELECT id, {_typed('sender', 'integer')}, {_text('type')}, {_text('name')}, {_text('method')}, "
+    f"{_typed('args', 'blob')}, {_typed('due', 'integer')}, {_typed('attempts', 'integer')}, CAST(error AS BLOB), "
+    f"{_typed('sum', 'integer')} FROM outbox NOT INDEXED"
+)
+_INBOX = f"SELECT {_typed('shard', 'integer')}, {_typed('id', 'integer')}, {_typed('sum', 'integer')} FROM inbox"
 _ALARM_TEXTS = "SELECT count(*) FROM alarm NOT INDEXED WHERE typeof(error) NOT IN ('text', 'null')"
 
 
@@ -205,6 +213,24 @@ class Rows:
                 self._bad(f"The reply of {self._who(actor)} for the idempotency key {shown!r}")
             else:
                 self._owned(actor, "replies", nobody)
+
+    def _examine_outbox(self) -> None:
+        nobody: set[int] = set()
+        for row in self._query(_OUTBOX):
+            id_, sender, _type, _name, _method, args, due, attempts, error, sum_ = row
+            texts = [None if text is None else text.decode(errors="backslashreplace") for text in row[2:5]]
+            why = None if error is None else error.decode(errors="backslashreplace")
+            if None in (sender, args, due, attempts, sum_, *texts) or sum_ != message_sum(
+                Message(id_, sender, str(texts[0]), str(texts[1]), str(texts[2]), args, due, attempts, why)
+            ):
+                self._bad(f"Message {id_}")
+            else:
+                self._owned(sender, "messages", nobody)
+
+    def _examine_inbox(self) -> None:
+        for shard, id_, sum_ in self._query(_INBOX):
+            if None in (shard, id_, sum_) or inbox_sum(shard, id_) != sum_:
+                self._bad(f"The note that message {id_} of shard {shard} has come")
 
     # -- the actors' own SQL databases
 

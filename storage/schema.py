@@ -5,7 +5,7 @@ covers the row's key too, so that a row that turns up under another key or actor
 
 The rows of ``meta`` carry one as well: nothing else would notice a commit number or an epoch that went back.
 
-A later format adds tables (outbox) to ``TABLES`` and raises ``FORMAT``;
+A later format adds tables to ``TABLES`` and raises ``FORMAT``;
 ``upgrade`` makes what an older database lacks.
 """
 
@@ -18,7 +18,7 @@ from zlib import crc32
 import apsw
 from actord.errors import DataDirError, StoreCorrupt
 
-FORMAT = 5  # 2: alarms; 3: pages of actors' SQL databases; 4: checksums in meta; 5: events, replies
+FORMAT = 5  # 2: alarms; 3: pages of actors' SQL databases; 4: checksums in meta; 5: events, replies, messages
 APPLICATION_ID = 0x41435444  # "ACTD": what file(1) and the offline tools go by
 PAGE_BYTES = 4096
 META_NAMES = {"format", "identity", "shard", "commit_seq", "epoch"}
@@ -95,6 +95,30 @@ CREATE TABLE IF NOT EXISTS reply (
     sum INTEGER NOT NULL,
     UNIQUE (actor, key)
 );
+
+CREATE TABLE IF NOT EXISTS outbox (
+    id INTEGER PRIMARY KEY,
+    sender INTEGER NOT NULL,
+    type TEXT NOT NULL,
+    name TEXT NOT NULL,
+    method TEXT NOT NULL,
+    args BLOB NOT NULL,
+    due INTEGER NOT NULL,
+    attempts INTEGER NOT NULL,
+    error TEXT,
+    sum INTEGER NOT NULL
+);
+CREATE INDEX IF NOT EXISTS outbox_pair ON outbox (sender, type, name, id)
+    WHERE error IS NULL AND (due = 0 OR attempts > 0);
+CREATE INDEX IF NOT EXISTS outbox_delayed ON outbox (due, id) WHERE error IS NULL AND due > 0 AND attempts = 0;
+CREATE INDEX IF NOT EXISTS outbox_parked ON outbox (id) WHERE error IS NOT NULL;
+
+CREATE TABLE IF NOT EXISTS inbox (
+    shard INTEGER NOT NULL,
+    id INTEGER NOT NULL,
+    sum INTEGER NOT NULL,
+    PRIMARY KEY (shard, id)
+) WITHOUT ROWID;
 """
 
 

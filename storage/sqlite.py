@@ -24,12 +24,13 @@ from zlib import crc32
 
 import apsw
 from actord.errors import DataDirError, InvariantViolated, StoreBroken, StoreCorrupt, StoreFull
-from actord.storage import alarms, events, pages, recovery, replies, schema
+from actord.storage import alarms, events, outbox, pages, recovery, replies, schema
 from actord.storage.alarms import SqliteAlarms
 from actord.storage.api import Batch
 from actord.storage.ballast import FULL_ERRNOS, Ballast
 from actord.storage.events import SqliteEvents
 from actord.storage.files import FileLock, Locked, fsync_dir_of
+from actord.storage.outbox import SqliteOutbox
 from actord.storage.pages import SqlitePages
 from actord.storage.replies import SqliteReplies
 
@@ -55,7 +56,7 @@ _READ_SEQ = "SELECT value FROM meta WHERE name = 'commit_seq'"
 _log = logging.getLogger("actord.storage")
 
 
-class SqliteStore(SqliteAlarms, SqliteEvents, SqlitePages, SqliteReplies):
+class SqliteStore(SqliteAlarms, SqliteEvents, SqliteOutbox, SqlitePages, SqliteReplies):
     """A shard's store. Open it with ``open``; one thread calls everything but ``sync``."""
 
     @classmethod
@@ -140,6 +141,8 @@ class SqliteStore(SqliteAlarms, SqliteEvents, SqlitePages, SqliteReplies):
         self._broken = None
         self._damaged_alarms = set()
         self._oldest_reply = 0  # no reply that tidying up could reach is from before; 0: not known
+        self._damaged_messages = set()
+        self._messages = 0
         self.full = False
         self._checkpoint_wanted = False  # once after the disk became full, so that the log can start over
         self._wal_frames = 0
@@ -259,10 +262,12 @@ class SqliteStore(SqliteAlarms, SqliteEvents, SqlitePages, SqliteReplies):
             actors.append((id_, slot, type_, name, schema.actor_sum(id_, slot, type_, name)))
         alarm_puts, alarm_deletes = alarms.rows_of(batch.alarms) if batch.alarms else ([], [])
         page_puts = pages.rows_of(batch.pages) if batch.pages else []
-        grows = bool(puts or actors or alarm_puts or page_puts or batch.events or batch.replies)
+        message_bytes = outbox.bytes_of(batch) if batch.outbox or batch.inbox else 0
+        more = batch.events or batch.replies or message_bytes
+        grows = bool(puts or actors or alarm_puts or page_puts or more)
         if self.full:
             needed = sum(len(put[2]) + len(put[1]) for put in puts) + sum(len(put[1]) for put in page_puts)
-            needed += events.bytes_of(batch) + replies.bytes_of(batch)
+            needed += events.bytes_of(batch) + replies.bytes_of(batch) + message_bytes
             self._leave_full(needed if grows else None)
         try:
             self._apply(batch, actors, deletes, puts, page_puts, alarm_puts, alarm_deletes)
@@ -315,6 +320,8 @@ class SqliteStore(SqliteAlarms, SqliteEvents, SqlitePages, SqliteReplies):
             events.apply(executemany, batch)
         if batch.replies or batch.expired_replies:
             self._apply_replies(batch)
+        if batch.outbox or batch.inbox:
+            outbox.apply(executemany, batch)
         execute(_SEQ, (batch.seq, schema.meta_sum("commit_seq", batch.seq), batch.seq - 1))
         if self._conn.changes() != 1:
             raise InvariantViolated(f"{self.path} does not stand at commit {batch.seq - 1}")

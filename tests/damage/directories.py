@@ -12,7 +12,7 @@ import apsw
 from actord.errors import ActordError, StorageError
 from actord.shards.slots import slot_of, slot_range
 from actord.shards.sql_database import Database
-from actord.storage.api import Alarm, Batch, Event
+from actord.storage.api import Alarm, Batch, Event, Message
 from actord.storage.ballast import Ballast
 from actord.storage.datadir import open_data_dir, read_manifest
 from actord.storage.doctor import examine
@@ -56,6 +56,8 @@ def make(directory: Path, *, clean: bool) -> None:
             batch.alarms[2] = Alarm(1_900_000_000_000 + number, 1_900_000_000_000)
             batch.events[2] = [Event(number + 1, "late", b"%d" % number, 1_900_000_000_000)]
             batch.event_logs[2] = 1, number + 1
+            batch.outbox[1000 + number] = Message(1000 + number, 2, "Type", "späte", "go", b"\x92\x90\x80")
+            batch.inbox[1 - shard, 500 + number] = None
             store.write(batch)
             store.sync()
         store.abandon()
@@ -76,6 +78,11 @@ def _fill(store: SqliteStore, shard: int) -> None:
         if number % 3 == 0:
             batch.events[id_] = [Event(n, "größer", b"[%d]" % n, 1_800_000_000_000 + n) for n in range(1, number + 3)]
             batch.event_logs[id_] = 2, number + 2
+        if number % 4 == 0:
+            error = "RuntimeError: größer" if number == 4 else None
+            state = (1_900_000_000_000, 1 if error else 0, error) if number % 8 else (0, 0, None)
+            batch.outbox[number + 1] = Message(number + 1, id_, "Type", f"ä-{number}", "go", bytes(number), *state)
+            batch.inbox[1 - shard, number] = None
         if number % 8 == 0:
             batch.pages[id_] = _sql_pages(number)
             batch.page_counts[id_] = max(batch.pages[id_])
@@ -138,6 +145,8 @@ def _read(store: SqliteStore, shard: int) -> dict[str, Any]:
     for name in names:
         read[name] = _or_refusal(lambda name=name: _read_actor(store, name))
     read["armed"] = _or_refusal(lambda: store.armed_alarms(until=1 << 62, limit=1000))
+    read["messages"] = _or_refusal(lambda: store.list_messages(parked=False, after=0, limit=1000))
+    read["received"] = [_or_refusal(lambda n=n: store.was_received(1 - shard, n)) for n in range(ACTORS)]
     read["failed"] = _or_refusal(lambda: store.failed_alarms(limit=1000))
     return read
 

@@ -19,8 +19,9 @@ import sqlite_utils
 from actord.codec import decode
 from actord.storage import schema
 from actord.storage.alarms import alarm_sum
-from actord.storage.api import Alarm
+from actord.storage.api import Alarm, Message
 from actord.storage.events import event_sum, log_sum
+from actord.storage.outbox import inbox_sum, message_sum
 from actord.storage.pages import NUMBER_BITS, page_sum
 
 RESERVED_BYTES = 32  # at the end of each page of an actor's database; not stored
@@ -166,6 +167,13 @@ def _actors(database: sqlite_utils.Database, wrong: list[str]) -> dict[int, Foun
             wrong.append(f"actor {row['actor']} has not all of its events {row['first']} to {row['last']}")
         if log_sum(row["actor"], row["first"], row["last"]) != row["sum"]:
             wrong.append(f"the log of events of actor {row['actor']} fails its checksum")
+    for row in database["outbox"].rows:
+        message = Message(*(row[field] for field in Message._fields))
+        if message_sum(message) != row["sum"] or message.sender not in actors:
+            wrong.append(f"message {message.id} fails its checksum, or has no sender")
+    for row in database["inbox"].rows:
+        if inbox_sum(row["shard"], row["id"]) != row["sum"]:
+            wrong.append(f"the note of message {row['id']} fails its checksum")
     if nobody.kv or nobody.pages or nobody.alarm or nobody.events:
         wrong.append("there are rows of no actor")
     return actors

@@ -29,6 +29,8 @@ from actord.shards.gate import OutputGate
 from actord.shards.idempotency import Sweeper
 from actord.shards.link import Link
 from actord.shards.outbound import Outbound
+from actord.shards.outbox import Outbox
+from actord.shards.outbox_admin import OutboxAdmin
 from actord.shards.registry import ActorType, Program, upper_snake
 from actord.shards.shard import Shard
 from actord.shards.slots import SLOTS, slot_range
@@ -214,7 +216,18 @@ class Core:
             chance=lambda: 0.0,
         )
         self.replies = Sweeper([self.shard], self.dispatcher.key_rules)
-        self.admin = Admin(AlarmAdmin(self.dispatcher, self.runner, [self.shard]).handlers())
+        router.outbox = self.outbox = Outbox(
+            self.dispatcher,
+            [self.shard],
+            count=shards,
+            links=links or _no_link,
+            retries=actors.send_retries,
+            at_once=actors.sends_at_once,
+            chance=lambda: 0.0,
+            on_bug=self.broken.append,
+        )
+        alarm_admin = AlarmAdmin(self.dispatcher, self.runner, [self.shard])
+        self.admin = Admin(alarm_admin.handlers() | OutboxAdmin(self.outbox).handlers())
         own = slot_range(shard, shards)
         self.dispatcher.shard_of = [self.shard if slot in own else None for slot in range(SLOTS)]
         self.caller = Caller()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 
 from actord.errors import StoreBroken, StoreFull
-from actord.storage.api import Alarm, AlarmEntry, Batch, Event, ExpiredEvents, Reply
+from actord.storage.api import Alarm, AlarmEntry, Batch, Event, ExpiredEvents, Message, MessageEntry, Reply
 
 
 def full() -> StoreFull:
@@ -33,6 +33,8 @@ class MemoryStore:
         self.pages: dict[int, dict[int, bytes]] = {}
         self.events: dict[int, dict[int, tuple[int, Event]]] = {}  # by actor and number, with the batch's
         self.event_logs: dict[int, tuple[int, int]] = {}
+        self.outbox: dict[int, Message] = {}
+        self.inbox: set[tuple[int, int]] = set()
         self.fail_write: deque[BaseException | None] = deque()
         self.fail_sync: deque[BaseException | None] = deque()
         self.fail_maintain: deque[BaseException | None] = deque()
@@ -43,6 +45,7 @@ class MemoryStore:
         self.is_broken = False
         self._syncing = False
         self._last_id = 0
+        self._messages = 0
 
     def _alive(self) -> None:
         assert not self.is_broken, "contract 4: no method may be called after StoreBroken"
@@ -146,6 +149,44 @@ class MemoryStore:
         keys = {id_: key for key, id_ in self.actors.items()}
         return [ExpiredEvents(id_, keys[id_][1], keys[id_][2], seq) for id_, seq in newest.items()]
 
+    def next_message_id(self) -> int:
+        self._messages += 1
+        return self.epoch << 40 | self._messages
+
+    def queued_messages(self, *, after: int, until: int, limit: int) -> tuple[list[Message], int]:
+        self._alive()
+        self.reads += 1
+        page = [m for id_, m in sorted(self.outbox.items()) if after < id_ <= until][:limit]
+        return [m for m in page if _queued(m)], page[-1].id if len(page) == limit else until
+
+    def pair_messages(
+        self, sender: int, type_: str, name: str, *, after: int, until: int, limit: int
+    ) -> tuple[list[Message], bool]:
+        self._alive()
+        self.reads += 1
+        of_pair = [m for m in self.outbox.values() if (m.sender, m.type, m.name) == (sender, type_, name)]
+        found = sorted(m for m in of_pair if _queued(m) and after < m.id <= until)
+        return found[:limit], len(found) <= limit
+
+    def delayed_messages(self, *, until: int, limit: int, after: tuple[int, int] = (-1, 0)) -> list[Message]:
+        self._alive()
+        delayed = sorted((m.due, m.id) for m in self.outbox.values() if m.error is None and m.due and not m.attempts)
+        return [self.outbox[id_] for due, id_ in delayed if due <= until and (due, id_) > after][:limit]
+
+    def read_message(self, id_: int) -> Message | None:
+        self._alive()
+        return self.outbox.get(id_)
+
+    def list_messages(self, *, parked: bool, after: int, limit: int) -> list[MessageEntry]:
+        self._alive()
+        keys = {id_: key for key, id_ in self.actors.items()}
+        found = [m for id_, m in sorted(self.outbox.items()) if id_ > after and (m.error is not None or not parked)]
+        return [MessageEntry(*keys[m.sender][1:], m) for m in found[:limit]]
+
+    def was_received(self, shard: int, id_: int) -> bool:
+        self._alive()
+        return (shard, id_) in self.inbox
+
     def _entry(self, id_: int) -> AlarmEntry:
         _, type_, name = next(key for key, known in self.actors.items() if known == id_)
         return AlarmEntry(id_, type_, name, self.alarms[id_])
@@ -217,6 +258,15 @@ class MemoryStore:
             oldest = sorted((id_, reply.at) for id_, reply in self.replies.values())[: max(16, 2 * len(batch.replies))]
             gone |= {id_ for id_, at in oldest if at <= batch.replies_before}
         self.replies = {place: row for place, row in self.replies.items() if row[0] not in gone}
+        for id_, message in batch.outbox.items():
+            if message is None:
+                self.outbox.pop(id_, None)
+            else:
+                assert message.id == id_
+                assert message.sender in self.actors.values()
+                self.outbox[id_] = message
+        self.inbox |= set(batch.inbox)
+        self.inbox = {(shard, id_) for shard, id_ in self.inbox if id_ >= batch.floors.get(shard, 0)}
         self.commit_seq = batch.seq
         self.batches.append(batch)
 
@@ -246,3 +296,7 @@ class MemoryStore:
 
     def abandon(self) -> None:
         self.closed = True
+
+
+def _queued(message: Message) -> bool:
+    return message.error is None and (message.due == 0 or message.attempts > 0)
