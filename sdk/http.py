@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
-from urllib.parse import parse_qsl, unquote
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl, quote, unquote
 
-from actord.errors import BadRequest
+from actord.errors import ActordError, BadRequest
+
+if TYPE_CHECKING:
+    from actord.cookies import SameSite
 
 HeaderInput = Mapping[str, str] | Iterable[tuple[str, str]] | None
 
@@ -166,6 +170,7 @@ class Request:
     * ``method``: as sent, usually upper case. ``url``: the target as sent, path and query.
     * ``raw_path``: the path as sent; ``path``: the same with percent-escapes decoded (bytes that are no UTF-8 become
       U+FFFD). ``query_string``: what follows the first ``?``; ``query``: the same as a mapping.
+    * ``query_params``: another name of ``query``. ``cookies``: those of the ``Cookie`` header, by name.
     * ``headers``: a mapping without regard to case. ``client``: the peer's address, or None where there is none.
     """
 
@@ -200,6 +205,16 @@ class Request:
         if self._query is None:
             self._query = MultiMap(parse_qsl(self.query_string, keep_blank_values=True) if self.query_string else ())
         return self._query
+
+    @property
+    def query_params(self) -> MultiMap:
+        return self.query
+
+    @property
+    def cookies(self) -> dict[str, str]:
+        from actord.cookies import parse_cookies
+
+        return parse_cookies("; ".join(self.headers.getlist("cookie")))
 
     async def body(self) -> bytes:
         """The whole body."""
@@ -291,6 +306,72 @@ class Response:
     def text(cls, text: str, status: int = 200, headers: HeaderInput = None) -> Response:
         """Plain text, sent as UTF-8."""
         return cls(text, status, headers)
+
+    @classmethod
+    def html(cls, text: str, status: int = 200, headers: HeaderInput = None) -> Response:
+        """HTML, sent as UTF-8."""
+        return cls(text, status, headers, "text/html")
+
+    @classmethod
+    def redirect(cls, url: str, status: int = 307, headers: HeaderInput = None) -> Response:
+        """Send the client to ``url``, percent-encoded where it has to be. 307 keeps the method, 303 makes a GET."""
+        response = cls(b"", status, headers)
+        response.headers["location"] = quote(url, safe=":/%#?=@[]!$&'()*+,;~")
+        return response
+
+    @classmethod
+    def problem(cls, error: ActordError) -> Response:
+        """An error as the runtime answers it: its status, and a problem document (RFC 9457)."""
+        document = error.to_problem()
+        response = cls.json(document, document["status"])
+        response.headers["content-type"] = "application/problem+json"
+        if error.retry_after is not None:
+            response.headers["retry-after"] = str(max(1, round(error.retry_after)))
+        return response
+
+    def set_cookie(
+        self,
+        key: str,
+        value: str = "",
+        max_age: int | None = None,
+        expires: datetime | None = None,
+        path: str | None = "/",
+        domain: str | None = None,
+        secure: bool = False,
+        httponly: bool = False,
+        samesite: SameSite | None = "lax",
+    ) -> None:
+        """Have the client keep a cookie: for ``max_age`` seconds, until ``expires`` (aware), or until it is closed."""
+        from actord.cookies import cookie_header
+
+        self.headers.add(
+            "set-cookie",
+            cookie_header(
+                key,
+                value,
+                max_age=max_age,
+                expires=expires,
+                path=path,
+                domain=domain,
+                secure=secure,
+                httponly=httponly,
+                samesite=samesite,
+            ),
+        )
+
+    def delete_cookie(self, key: str, path: str | None = "/", domain: str | None = None) -> None:
+        """Have the client forget a cookie that was set with the same path and domain."""
+        self.set_cookie(key, max_age=0, expires=datetime.fromtimestamp(0, UTC), path=path, domain=domain)
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Send it as an ASGI application, so that handlers of FastAPI and Starlette may return it."""
+        lines = self.head().decode("latin-1").split("\r\n")[:-1]
+        headers = [
+            (n.lower().encode("latin-1"), v.encode("latin-1")) for n, v in (line.split(": ", 1) for line in lines)
+        ]
+        body = self.body.encode() if isinstance(self.body, str) else self.body
+        await send({"type": "http.response.start", "status": self.status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
 
     @classmethod
     def from_wire(cls, status: int, body: bytes, head: bytes | None) -> Response:

@@ -45,6 +45,7 @@ class Http(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     connections_per_peer: Annotated[int, msgspec.Meta(ge=0, le=1 << 30)] = 0  # 0: no limit of its own
     call_deadline: Seconds = 60.0  # when the client states none
     server_timing: bool = False
+    root_path: str = ""  # of the front door's ASGI application: where a proxy mounts it
     origins: str = ""  # of pages that may open sockets beside the server's own, with blanks between them; "*" for all
 
 

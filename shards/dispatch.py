@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -28,6 +27,7 @@ from actord.shards.turns import TurnRunner
 from actord.shards.wire import EVENTS, MSGPACK, OPENAPI, PAIR, Frame, WireError
 
 if TYPE_CHECKING:
+    from actord.shards.asgi import AsgiDoor
     from actord.shards.door import FrontDoor
     from actord.shards.intake import Connection
     from actord.shards.waits import WaitGraph
@@ -60,11 +60,11 @@ class Dispatcher:
         self.damaged: frozenset[int] = frozenset()  # slots of shards that are not served
         self.waits: WaitGraph  # set once, when the worker is composed
         self.events = EventStreams(settings.event_streams)
-        self.front_door: FrontDoor | None = None
+        self.front_door: FrontDoor | AsgiDoor | None = None
         self.connections: set[Connection] = set()
         self._document: bytes | None = None  # OpenAPI, once it was asked for
         self.key_rules = Rules(int(settings.idempotency_ttl * 1000), settings.idempotency_keys)
-        self.facts = {"front_door": program.front_door is not None, "types": sorted(program.types)}
+        self.facts = {"front_door": program.has_front_door, "types": sorted(program.types)}
 
     def call(self, sink: Connection, frame: Frame, now: float) -> None:
         """A CALL frame: ``(kind, id, type, name, method, flags, deadline, body)``."""
@@ -140,11 +140,7 @@ class Dispatcher:
             return
         assert sink.begun is not None
         sink.begun[id_] = 1  # it may call actors from its first moment on
-        task = asyncio.get_running_loop().create_task(
-            door.serve(sink, id_, Request.from_wire(request, body), flags, deadline, now)
-        )
-        sink.doors[id_] = task
-        task.add_done_callback(lambda task: door.end(sink, id_, task))
+        door.begin(sink, id_, Request.from_wire(request, body), flags, deadline, now)
 
     def _describe(self, sink: Connection, id_: int, flags: int) -> None:
         from actord.shards.openapi import document  # only a worker that is asked for it pays for it

@@ -13,6 +13,7 @@ from actord.shards.call import body_of
 from actord.shards.outbound import Visit, current_visit
 from actord.shards.outflow import Outflow
 from actord.shards.problem import PROBLEM_HEAD, log_fault, method_error, problem_reply
+from actord.shards.watched import watched
 from actord.shards.wire import TIMING
 from actord.streaming import StreamingResponse
 
@@ -32,7 +33,13 @@ class FrontDoor:
         self._time_limit = time_limit
         self.open = 0
 
-    async def serve(
+    def begin(self, sink: Connection, id_: int, request: Request, flags: int, deadline: int, queued: float) -> None:
+        """Serve a request, in a task of its own; what it answers goes to the sink."""
+        task = asyncio.get_running_loop().create_task(self._serve(sink, id_, request, flags, deadline, queued))
+        sink.doors[id_] = task
+        task.add_done_callback(lambda task: self._end(sink, id_, task))
+
+    async def _serve(
         self, sink: Connection, id_: int, request: Request, flags: int, deadline: int, queued: float
     ) -> None:
         """Run the handler and reply. Cancelled when the client goes away."""
@@ -46,7 +53,7 @@ class FrontDoor:
             try:
                 response: Response | None = None
                 async with scope:
-                    response = await self._handler(request, self._env)
+                    response = await watched(self._handler(request, self._env), "the front door")
                 if not isinstance(response, Response):
                     raise TypeError(f"fetch must return a Response, not {type(response).__name__}")
                 status, body, head = response.status, body_of(response), response.head()
@@ -54,8 +61,8 @@ class FrontDoor:
                 response = None
                 task = asyncio.current_task()
                 if type(error) is asyncio.CancelledError and task is not None and task.cancelling():
-                    return  # nobody reads an answer; ``end`` gives the caller's id back
-                status, body, head = _problem(error, visit, limit if scope.expired() else None)
+                    return  # nobody reads an answer; ``_end`` gives the caller's id back
+                status, body, head = problem_of(error, visit, limit if scope.expired() else None)
             if flags & TIMING:
                 head += b"Server-Timing: queue;dur=%.3f, run;dur=%.3f\r\n" % (
                     (started - queued) * 1e3,
@@ -71,7 +78,7 @@ class FrontDoor:
             self.open -= 1
 
     @staticmethod
-    def end(sink: Connection, id_: int, task: asyncio.Task[None]) -> None:
+    def _end(sink: Connection, id_: int, task: asyncio.Task[None]) -> None:
         """The request's task is over. If it did not answer (cancelled, maybe before its first step), answer now."""
         if sink.doors.get(id_) is task:
             del sink.doors[id_]
@@ -89,7 +96,7 @@ async def _stream(sink: Connection, id_: int, response: StreamingResponse, head:
     await outflow.pump(response, "the front door")
 
 
-def _problem(error: BaseException, visit: Visit, over_limit: float | None) -> tuple[int, bytes, bytes]:
+def problem_of(error: BaseException, visit: Visit, over_limit: float | None) -> tuple[int, bytes, bytes]:
     """An error that the handler let through, with the truth about the calls it had made."""
     kind = type(error)  # isinstance would ask the error itself
     if over_limit is not None and issubclass(kind, TimeoutError):

@@ -73,7 +73,7 @@ class Outflow:
             if self._left < 0:
                 raise LengthError("the body is longer than its Content-Length")
         for start in range(0, len(data), STREAM_PIECE_BYTES):
-            while self._window <= 0:
+            while self._window <= 0 and not self.over:
                 self._room = asyncio.get_running_loop().create_future()
                 await self._room
             piece = data[start : start + STREAM_PIECE_BYTES]
@@ -105,6 +105,8 @@ class Outflow:
             self._sink.streams.pop(self._id, None)
             self._sink.doors.pop(self._id, None)
             self._sink.put_frame((DATA, self._id, b"", state))
+            if self._room is not None and not self._room.done():
+                self._room.set_result(None)
 
     def end_if_idle(self, now: float, since: float) -> None:
         """The worker drains since then: do not wait for a stream in which nothing moves, nor for one of events."""

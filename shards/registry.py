@@ -10,7 +10,7 @@ import importlib.util
 import inspect
 import re
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -27,7 +27,7 @@ from actord.limits import TYPE_CHARS
 from actord.settings import App
 from actord.shards.arguments import Binder
 
-FrontDoor = Callable[[Request, Any], Awaitable[Response]]
+FrontDoor = Callable[[Request, Any], Coroutine[Any, Any, Response]]
 
 _ROUTE = re.compile(r"^\s*(GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS)\s+(/\S*)\s*(\{.*\})?\s*$", re.MULTILINE)
 # What a stub has itself (shards/stub.py): a method of such a name could not be reached through one.
@@ -150,13 +150,23 @@ class Program:
     """All that a worker serves."""
 
     def __init__(
-        self, name: str, types: list[ActorType], front_door: FrontDoor | None, module: ModuleType | None = None
+        self,
+        name: str,
+        types: list[ActorType],
+        front_door: FrontDoor | None,
+        module: ModuleType | None = None,
+        app: Any = None,
     ) -> None:
         self.name = name
         self.module = module
         self.types = {t.name: t for t in types}
         self.bindings = {t.binding: t for t in types}
         self.front_door = front_door
+        self.app = app  # an ASGI application, instead of a front door's function
+
+    @property
+    def has_front_door(self) -> bool:
+        return self.front_door is not None or self.app is not None
 
     def type(self, name: str) -> ActorType:
         found = self.types.get(name)
@@ -173,7 +183,7 @@ class Program:
         """The program as plain JSON: types, methods, and the routes that the front door's docstring lists."""
         return {
             "name": self.name,
-            "front_door": self.front_door is not None,
+            "front_door": self.has_front_door,
             "routes": [
                 {"method": route.method, "path": route.path, "body": route.body or None} for route in self.routes()
             ],
@@ -203,16 +213,42 @@ def load_program(app: App) -> Program:
     for actor_type in bound:
         _check_type_name(actor_type.name)
     front_door = getattr(module, "fetch", None)
+    asgi = _application(getattr(module, "app", None))
+    if front_door is not None and asgi is not None:
+        raise ProgramError(
+            f"{app.main} has both `fetch` and `app`, and every path is served by one: rename either, or mount what "
+            "`fetch` does as routes of `app`."
+        )
     if front_door is not None and not inspect.iscoroutinefunction(front_door):
         raise ProgramError("`fetch` must be `async def fetch(request, env) -> Response`.")
-    if not bound and front_door is None:
-        raise ProgramError(f"{app.main} has no StatefulActor subclass and no `async def fetch(request, env)`.")
-    return Program(app.name or Path(app.main).stem, bound, front_door, module)
+    if not bound and front_door is None and asgi is None:
+        raise ProgramError(
+            f"{app.main} has no StatefulActor subclass, no `async def fetch(request, env)`, and no ASGI "
+            "application `app`."
+        )
+    return Program(app.name or Path(app.main).stem, bound, front_door, module, asgi)
 
 
 def _routes(function: Callable[..., Any] | None) -> list[Route]:
     doc = inspect.getdoc(function) if function is not None else None
     return [Route(*found) for found in _ROUTE.findall(doc or "")]
+
+
+def _application(app: Any) -> Any:
+    """The module's ``app`` if it is an ASGI 3 application; None for what is nothing to call."""
+    if app is None or not callable(app):
+        return None
+    if inspect.isclass(app):
+        raise ProgramError("`app` is a class: make an instance of it, as in `app = FastAPI()`.")
+    if not inspect.iscoroutinefunction(app) and not inspect.iscoroutinefunction(getattr(app, "__call__", None)):  # noqa: B004
+        try:
+            inspect.signature(app).bind({}, None, None)
+        except (TypeError, ValueError):
+            raise ProgramError(
+                "`app` is no ASGI 3 application, `async def app(scope, receive, send)`. A WSGI application (Flask, "
+                "Django's wsgi) needs an adapter such as a2wsgi; anything else needs another name."
+            ) from None
+    return app
 
 
 def upper_snake(name: str) -> str:

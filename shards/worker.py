@@ -15,17 +15,19 @@ import sys
 import traceback
 from time import monotonic
 from types import FrameType
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import psutil
 import uvloop
 from actord import logs
+from actord.context import Env, set_env
 from actord.errors import ActordError, StoreBroken, StoreCorrupt
 from actord.settings import Settings
 from actord.shards.admin import Admin
 from actord.shards.alarm_admin import AlarmAdmin
 from actord.shards.alarms import AlarmScheduler
+from actord.shards.asgi import AsgiDoor
 from actord.shards.blackbox import open_box
 from actord.shards.control import ControlChannel, Message, boot_child
 from actord.shards.dispatch import Dispatcher
@@ -62,6 +64,7 @@ SWITCH_INTERVAL = 0.0001
 # Time for the last words of a broken worker to reach the sockets.
 LAST_WORDS_SECONDS = 0.1
 _DRAIN_POLL_SECONDS = 0.01
+_SHUTDOWN_SECONDS = 1.0  # what an application has at least for its shutdown; at most ten times as much
 
 
 class Worker:
@@ -95,7 +98,17 @@ class Worker:
         )
         self.dispatcher = dispatcher = Dispatcher(program, actors, runner, gate, self._evictor)
         router.dispatcher = dispatcher
-        if program.front_door is not None:
+        set_env(cast(Env, env))
+        self._app: AsgiDoor | None = None
+        if program.app is not None:
+            host, port = settings.server.host, settings.server.port
+            dispatcher.front_door = self._app = AsgiDoor(
+                program.app,
+                time_limit=actors.call_timeout,
+                root_path=settings.http.root_path,
+                server=(host, port) if host and port else None,
+            )
+        elif program.front_door is not None:
             dispatcher.front_door = FrontDoor(program.front_door, env, time_limit=actors.call_timeout)
         count = boot["shards"]
         self.shards = {
@@ -146,6 +159,8 @@ class Worker:
         self._server = await self._loop.create_unix_server(lambda: Connection(self.dispatcher), sock=sock)
         self._loop.call_later(SWEEP_SECONDS, self._sweep)
         self.alarms.start()
+        if self._app is not None:
+            await self._app.startup(self.settings.actors.init_timeout)
 
     def _sweep(self) -> None:
         if self._evictor.sweep():
@@ -179,6 +194,8 @@ class Worker:
                 for stream in list(connection.streams.values()):
                     stream.end_if_idle(monotonic(), began)
             await asyncio.sleep(_DRAIN_POLL_SECONDS)
+        if self._app is not None:
+            await self._app.shutdown(max(_SHUTDOWN_SECONDS, min(began + limit - monotonic(), 10 * _SHUTDOWN_SECONDS)))
         self._runner.stop()
         while not all(shard.committer.idle for shard in self.shards.values()):
             for shard in self.shards.values():
@@ -341,7 +358,15 @@ async def _serve(
     signal.signal(signal.SIGUSR1, worker.explain)
     if "black_box" in boot:
         worker.watch(boot["black_box"])
-    await worker.start()
+    try:
+        await worker.start()
+    except ProgramError as error:
+        if error.__cause__ is not None:
+            log.error("%s", error, exc_info=error.__cause__)
+        control.send({"fatal": {"message": str(error), "exit": EXIT_CONFIG}})
+        await asyncio.sleep(LAST_WORDS_SECONDS)
+        logging.shutdown()
+        os._exit(EXIT_CONFIG)
     # What was loaded lives for ever: keep it out of collections, and make full ones rare.
     gc.collect()
     gc.freeze()

@@ -79,6 +79,7 @@ def test_limits_of_http_are_the_defaults_of_their_options() -> None:
     assert set(shown) >= {key for key in SECTIONS["http"][1] if key not in {"write_buffer", "call_deadline"}} - {
         "server_timing",
         "origins",
+        "root_path",
     }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import os
 from collections.abc import Awaitable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -24,7 +25,9 @@ def changed(folder: Path, example: str, body: str) -> tuple[Path, dict[str, str]
     """A program that imports an example and changes something: its path, and the environment that it needs."""
     program = folder / f"changed_{example}.py"
     program.write_text(f"from {example} import *\n\n{body}")
-    return program, {"PYTHONPATH": str(EXAMPLES)}
+    return program, {
+        "PYTHONPATH": os.pathsep.join([str(EXAMPLES), *os.environ.get("PYTHONPATH", "").split(os.pathsep)])
+    }
 
 
 @contextmanager

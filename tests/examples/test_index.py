@@ -8,7 +8,9 @@ from tests.docs import pages
 from tests.examples.running import EXAMPLES
 
 DOCS = pages.ROOT / "docs" / "examples"
-NAMES = sorted(path.stem for path in EXAMPLES.glob("*.py"))
+FILES = {path.stem: path for path in EXAMPLES.glob("*.py")}
+FILES |= {path.parent.name: path for path in EXAMPLES.glob("*/main.py")}
+NAMES = sorted(FILES)
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "account"])  # the README's own
@@ -20,7 +22,7 @@ def test_an_example_has_a_page_a_test_and_a_line_in_the_index(name: str) -> None
 
 @pytest.mark.parametrize("name", NAMES)
 def test_an_example_says_how_it_is_served(name: str) -> None:
-    assert f"    actord serve examples/{name}.py\n" in (EXAMPLES / f"{name}.py").read_text()
+    assert f"    actord serve examples/{FILES[name].relative_to(EXAMPLES)}\n" in FILES[name].read_text()
 
 
 def test_the_index_names_no_example_that_is_not_there() -> None:

@@ -21,6 +21,7 @@ from actord.shards.activation import Activation
 from actord.shards.admin import Admin
 from actord.shards.alarm_admin import AlarmAdmin
 from actord.shards.alarms import AlarmScheduler
+from actord.shards.asgi import AsgiDoor
 from actord.shards.call import Call, Sink
 from actord.shards.dispatch import Dispatcher
 from actord.shards.door import FrontDoor
@@ -175,6 +176,7 @@ class Core:
         *classes: type[StatefulActor],
         store: Store | None = None,
         front_door: Any = None,
+        app: Any = None,
         shard: int = 0,
         shards: int = 1,
         links: Callable[[int], Link] | None = None,
@@ -205,6 +207,9 @@ class Core:
         )
         if front_door is not None:
             self.dispatcher.front_door = FrontDoor(front_door, self.env, time_limit=actors.call_timeout)
+        self.app = None if app is None else AsgiDoor(app, time_limit=actors.call_timeout)
+        if self.app is not None:
+            self.dispatcher.front_door = self.app
         self.shard = Shard(shard, shards, self.store, self.flusher, self.gate, self.runner, self._on_broken)
         self.alarms = AlarmScheduler(
             self.dispatcher,

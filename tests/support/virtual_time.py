@@ -14,7 +14,9 @@ import pytest
 
 # Every module of the core that reads the clock by this name.
 CLOCK_READERS = (
+    "asgi",
     "outflow",
+    "outbound",
     "sql",
     "turns",
     "call",
@@ -26,7 +28,6 @@ CLOCK_READERS = (
     "alarms",
     "events",
     "event_streams",
-    "outflow",
 )
 
 
