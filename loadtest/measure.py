@@ -96,11 +96,13 @@ def parse_wrk(output: str) -> WrkResult:
         raise MeasureError(f"damaged figures in wrk's output: {found.group(0)}") from error
 
 
-def run_wrk(port: int, *, connections: int, names: int, seconds: int, path: str = DEBIT_PATH) -> WrkResult:
+def run_wrk(
+    port: int, *, connections: int, names: int, seconds: int, path: str = DEBIT_PATH, keys: bool = False
+) -> WrkResult:
     """Run wrk with one thread for ``seconds`` over ``names`` accounts. Raises MeasureError when it fails."""
     command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", "--timeout", "10s"]
     command += ["-s", str(SCRIPT), f"http://127.0.0.1:{port}"]
-    environment = os.environ | {"BENCH_NAMES": str(names), "BENCH_PATH": path}
+    environment = os.environ | {"BENCH_NAMES": str(names), "BENCH_PATH": path, "BENCH_KEYS": "1" if keys else ""}
     try:
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=seconds + 60)
     except (OSError, subprocess.TimeoutExpired) as error:
@@ -121,10 +123,11 @@ def measure(
     seconds: int,
     round: int,
     path: str = DEBIT_PATH,
+    keys: bool = False,
 ) -> Sample:
-    """Run wrk once against the server whose root processes are ``roots``."""
+    """Run wrk once against the server whose root processes are ``roots``; with ``keys`` each call has its own."""
     server, client, busy, clock = tree_cpu(roots), _reaped_cpu(), _machine_cpu(), time.monotonic()
-    result = run_wrk(port, connections=connections, names=names, seconds=seconds, path=path)
+    result = run_wrk(port, connections=connections, names=names, seconds=seconds, path=path, keys=keys)
     # The server's CPU is read first: what it does after wrk has left is not a call's.
     server = tree_cpu(roots) - server
     client, busy, clock = _reaped_cpu() - client, _machine_cpu() - busy, time.monotonic() - clock

@@ -12,7 +12,7 @@ import apsw
 from actord.errors import ActordError, StorageError
 from actord.shards.slots import slot_of, slot_range
 from actord.shards.sql_database import Database
-from actord.storage.api import Alarm, Batch, Event, Message
+from actord.storage.api import Alarm, Batch, Event, Message, Reply
 from actord.storage.ballast import Ballast
 from actord.storage.datadir import open_data_dir, read_manifest
 from actord.storage.doctor import examine
@@ -40,7 +40,7 @@ def open_shard(directory: Path, shard: int, *, ballast: bool = True) -> SqliteSt
 
 
 def make(directory: Path, *, clean: bool) -> None:
-    """Two shards of actors with keys, alarms (one failed), events and SQL; stopped cleanly, or killed with a log."""
+    """Two shards with keys, alarms (one failed), events, replies and SQL; stopped cleanly, or killed with a log."""
     data_dir = open_data_dir(str(directory), shards=SHARDS, ballast=0)
     for shard in range(SHARDS):
         store = open_shard(directory, shard)
@@ -58,6 +58,7 @@ def make(directory: Path, *, clean: bool) -> None:
             batch.event_logs[2] = 1, number + 1
             batch.outbox[1000 + number] = Message(1000 + number, 2, "Type", "späte", "go", b"\x92\x90\x80")
             batch.inbox[1 - shard, 500 + number] = None
+            batch.replies[2, f"late-{number}"] = Reply(1_900_000_000_000 + number, b"d" * 16, 200, None, b"%d" % number)
             store.write(batch)
             store.sync()
         store.abandon()
@@ -83,6 +84,9 @@ def _fill(store: SqliteStore, shard: int) -> None:
             state = (1_900_000_000_000, 1 if error else 0, error) if number % 8 else (0, 0, None)
             batch.outbox[number + 1] = Message(number + 1, id_, "Type", f"ä-{number}", "go", bytes(number), *state)
             batch.inbox[1 - shard, number] = None
+        for n in range(number % 4):
+            head = b"Content-Type: application/msgpack\r\n" if n == 2 else None
+            batch.replies[id_, f"order-{n}"] = Reply(1_800_000_000_000 + n, bytes([n]) * 16, 200, head, b'{"n":%d}' % n)
         if number % 8 == 0:
             batch.pages[id_] = _sql_pages(number)
             batch.page_counts[id_] = max(batch.pages[id_])
@@ -164,6 +168,8 @@ def _read_actor(store: SqliteStore, name: str) -> dict[str, Any]:
         "alarm": _or_refusal(lambda: store.read_alarm(id_)),
         "log of events": _or_refusal(lambda: store.event_log(id_)),
         "events": _or_refusal(lambda: store.read_events(id_, after=0, batch=1 << 62, limit=99, limit_bytes=1 << 30)),
+        "replies": _or_refusal(lambda: store.reply_keys(id_)),
+        "each reply": [_or_refusal(lambda n=n: store.read_reply(id_, f"order-{n}")) for n in range(4)],
         "pages": [_or_refusal(lambda page=page: store.read_page(id_, page)) for page in pages],
     }
 

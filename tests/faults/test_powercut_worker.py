@@ -94,6 +94,9 @@ class Audit:
                 problem = None if actor is None else events_problem(name, store, actor, marks)
                 if problem is not None:
                     return problem
+                wrong = replies_differ(store, actor, marks)
+                if wrong:
+                    return f"{name}: {wrong}"
                 found.update((mark, number) for mark, (number, _) in marks.items())
         except ActordError as error:
             return f"can't be read: {error}"
@@ -111,6 +114,20 @@ def events_problem(name: str, store: SqliteStore, actor: int, marks: dict[str, l
     found = {event.seq: orjson.loads(event.data) for event in events}
     if found != expected or store.event_log(actor) != (min(expected), count):
         return f"{name} is torn: {count} counted, its events are {store.event_log(actor)} and {found}"
+    return None
+
+
+def replies_differ(store: SqliteStore, actor: int | None, marks: dict) -> str | None:
+    """A keyed deposit and its reply are there together, or neither is; and the reply is the deposit's."""
+    keyed = {mark for mark, (_, amount) in marks.items() if worker_workload.is_keyed(amount)}
+    keys = set() if actor is None else set(store.reply_keys(actor))
+    if keys != keyed:
+        return f"torn: {len(keyed)} keyed deposits, {len(keys)} replies"
+    for key in keys:
+        reply = store.read_reply(actor, key)
+        assert reply is not None
+        if orjson.loads(reply.body)["number"] != marks[key][0]:
+            return f"the reply for {key} is another deposit's"
     return None
 
 

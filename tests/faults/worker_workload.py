@@ -3,7 +3,8 @@
     worker_workload.py DATA RUNTIME [VARIANT]
 
 Deposits into a few ledgers, many at a time; then the worker is killed, its successor recovers, takes more, and is
-drained. Deposit number k of a ledger has the mark ``NAME/k`` and the amount k.
+drained. Deposit number k of a ledger has the mark ``NAME/k`` and the amount k; every second one has its mark as
+idempotency key too.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import msgspec
 import orjson
 from actord.settings import Actors, App, Settings, Storage
 from actord.shards.link import Link, Waiter
-from actord.shards.wire import CALL
+from actord.shards.wire import CALL, CALLX
 from actord.storage.datadir import open_data_dir
 
 LEDGERS = [f"ledger-{number}" for number in range(5)]
@@ -31,6 +32,10 @@ AT_ONCE = 3  # of each ledger
 CHECKPOINT_BYTES = 65_536
 PROGRAM = Path(__file__).parent.parent / "system" / "programs" / "ledger.py"
 VARIANTS = Path(__file__).parent.parent / "support" / "worker_variant.py"
+
+
+def is_keyed(number: int) -> bool:
+    return number % 2 == 0
 
 
 class Deposit(Waiter):
@@ -107,7 +112,11 @@ async def deposits(life: Life, runtime: str, first: int, count: int) -> None:
                 deposit = Deposit()
                 body = orjson.dumps([f"{name}/{number}", number])
                 deadline = int((monotonic() + 60) * 1000)
-                link.submit(deposit, CALL, "Ledger", name, "deposit", 0, deadline, body)
+                if is_keyed(number):
+                    extras = {"key": f"{name}/{number}"}
+                    link.submit(deposit, CALLX, "Ledger", name, "deposit", extras, 0, deadline, body)
+                else:
+                    link.submit(deposit, CALL, "Ledger", name, "deposit", 0, deadline, body)
                 waiting.append(deposit.done)
         for status in await asyncio.gather(*waiting):
             if status != 200:

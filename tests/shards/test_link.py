@@ -15,8 +15,8 @@ import pytest
 from actord.errors import ActorOverloaded
 from actord.limits import BEGUN_BYTES, LINK_CALLS
 from actord.shards import link as link_module
-from actord.shards.link import Link, Waiter
-from actord.shards.wire import CALL, CANCEL, DRAINING, HELLO, READY, REPLY, VERSION, BatchReader, pack_batch
+from actord.shards.link import SENT_AGAIN, Link, Waiter
+from actord.shards.wire import CALL, CALLX, CANCEL, DRAINING, HELLO, READY, REPLY, VERSION, BatchReader, pack_batch
 
 pytestmark = pytest.mark.real_time
 
@@ -64,7 +64,7 @@ class Peer(asyncio.Protocol):
 
     @property
     def calls(self) -> list[int]:
-        return [frame[1] for frame in self.frames if frame[0] == CALL]
+        return [frame[1] for frame in self.frames if frame[0] in (CALL, CALLX)]
 
     def begin(self, id_: int) -> None:
         with open(self.frames[0][3], "r+b") as file, mmap.mmap(file.fileno(), BEGUN_BYTES) as begun:
@@ -112,6 +112,12 @@ async def linked(tmp_path: Path) -> AsyncIterator[tuple[World, Link]]:
 def submit(link: Link, body: bytes = b"", within: float = 60) -> tuple[int, Party]:
     party = Party()
     return link.submit(party, CALL, "T", "n", "m", 0, int((monotonic() + within) * 1000), body), party
+
+
+def submit_keyed(link: Link, within: float = 60) -> tuple[int, Party]:
+    party = Party()
+    deadline = int((monotonic() + within) * 1000)
+    return link.submit(party, CALLX, "T", "n", "m", {"key": "k"}, 0, deadline, b""), party
 
 
 async def test_calls_wait_for_the_worker_and_leave_in_order_in_one_batch(tmp_path: Path) -> None:
@@ -283,6 +289,64 @@ async def test_a_worker_that_speaks_nonsense_makes_everything_that_was_sent_unkn
         await world.peer(1, 2)
         again.say((REPLY, fresh[0], 200, b"", None))
         assert await fresh[1].end == (200, b"", None)
+
+
+async def test_a_begun_call_with_a_key_is_sent_again_and_says_so_also_when_the_link_was_garbled(tmp_path: Path) -> None:
+    async with linked(tmp_path) as (world, link):
+        first = await world.peer(0)
+        first.ready()
+        plain, keyed, behind, other = submit(link), submit_keyed(link), submit(link), submit_keyed(link)
+        await world.peer(0, 5)
+        for call in (plain, keyed):
+            first.begin(call[0])
+        first.transport.abort()
+        assert await plain[1].end == "lost begun"
+        second = await world.peer(1)
+        second.ready()
+        await world.peer(1, 4)
+        assert second.calls == [keyed[0], behind[0], other[0]]
+        assert [frame[5] for frame in second.frames if frame[0] == CALLX] == [{"key": "k", "again": 1}, {"key": "k"}]
+        second.transport.write(b"\xff\xff\xff\xff")
+        assert await behind[1].end == "lost begun"
+        third = await world.peer(2)
+        third.ready()
+        await world.peer(2, 3)
+        assert [frame[5]["again"] for frame in third.frames[1:]] == [2, 1]
+        third.say((REPLY, keyed[0], 200, b"7", None), (REPLY, other[0], 200, b"8", None))
+        assert await keyed[1].end == (200, b"7", None)
+        assert await other[1].end == (200, b"8", None)
+
+
+async def test_a_call_with_a_key_that_kills_each_worker_is_lost_at_last(tmp_path: Path) -> None:
+    async with linked(tmp_path) as (world, link):
+        (await world.peer(0)).ready()
+        keyed = submit_keyed(link)
+        for life in range(SENT_AGAIN + 1):
+            assert not keyed[1].end.done()
+            peer = await world.peer(life)
+            if life:
+                peer.ready()
+            await world.peer(life, 2)
+            peer.begin(keyed[0])
+            peer.transport.abort()
+        assert await keyed[1].end == "lost begun"
+
+
+async def test_a_begun_call_with_a_key_that_nobody_takes_again_is_not_said_to_be_unbegun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with linked(tmp_path) as (world, link):
+        peer = await world.peer(0)
+        peer.ready()
+        keyed = submit_keyed(link, within=0.0)
+        await world.peer(0, 2)
+        peer.begin(keyed[0])
+        peer.transport.abort()
+        await world.peer(1)  # which never greets
+        later = monotonic() + link_module.BEGUN_GRACE_MS / 1000 + 1
+        monkeypatch.setattr(link_module, "monotonic", lambda: later)
+        link.expire()
+        assert await keyed[1].end == "lost begun"
 
 
 async def test_a_full_link_refuses_and_a_closed_one_tells_everybody_the_truth(tmp_path: Path) -> None:

@@ -104,6 +104,10 @@ class Probe(StatefulActor):
         await self.ctx.storage.put("waited", True)
         return "waited"
 
+    def die(self) -> None:
+        """Ends the worker."""
+        os._exit(9)
+
     def spin(self, fifo: str) -> None:
         """Never yields."""
         tell(fifo)
