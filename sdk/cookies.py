@@ -17,7 +17,7 @@ def parse_cookies(header: str) -> dict[str, str]:
         name, equals, value = part.partition("=")
         name, value = name.strip(), value.strip()
         if equals and name:
-            cookies[name] = http.cookies._unquote(value)  # type: ignore[attr-defined]
+            cookies[name] = http.cookies._unquote(value)
     return cookies
 
 
