@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     )
     from actord.http import Request, Response
     from actord.streaming import StreamingResponse
+    from actord.websocket import WebSocket
 
 __version__ = "0.1.0"
 
@@ -59,6 +60,7 @@ _HOME = {
     "ActordError": "errors",
     "CodecError": "errors",
     "TurnEnded": "errors",
+    "WebSocket": "websocket",
 }
 
 __all__ = [
@@ -84,6 +86,7 @@ __all__ = [
     "Storage",
     "StreamingResponse",
     "TurnEnded",
+    "WebSocket",
     "__version__",
     "env",
     "stub_id",

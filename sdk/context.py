@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 if TYPE_CHECKING:
     from actord.actor import StatefulActor
 
+if TYPE_CHECKING:
+    from actord.websocket import WebSocket
+
 T = TypeVar("T")
 A = TypeVar("A", bound="StatefulActor")
 A_co = TypeVar("A_co", bound="StatefulActor", covariant=True)
@@ -200,6 +203,23 @@ class Context(Protocol):
         durable; a turn or a storage block that fails takes its events along. ``kind`` is a word of 1 to 64 of
         ``A-Z a-z 0-9 _ . : -``, else ``ValueError``; ``data`` is what JSON carries, at most 64 KiB of it, else
         ``CodecError``. The newest ones are kept for a while: ``events_kept`` and ``events_age`` of the class.
+        """
+        ...
+
+    def count(self, tag: str | None = None) -> int:
+        """How many open sockets this instance has, or how many with that tag. Closed in this turn: not counted."""
+        ...
+
+    def sockets(self, tag: str | None = None) -> list[WebSocket]:
+        """Its open sockets, in the order in which they came; with ``tag`` those that have it."""
+        ...
+
+    def broadcast(
+        self, data: str | bytes, *, tag: str | None = None, exclude: WebSocket | Iterable[WebSocket] | None = None
+    ) -> int:
+        """Send a message to all open sockets, or to those with ``tag``; returns how many that are.
+
+        ``exclude``: a socket or several that are left out. Like ``WebSocket.send`` otherwise; it may be awaited.
         """
         ...
 

@@ -11,6 +11,7 @@ from actord.shards.blackbox import label_of
 from actord.shards.call import UNTOUCHED, Call, current_turn
 from actord.shards.events import emit
 from actord.shards.kv import KV
+from actord.shards.sockets import Addressed, Room, Socket, broadcast, open_sockets
 
 if TYPE_CHECKING:
     from actord.actor import StatefulActor
@@ -29,7 +30,17 @@ _UNKNOWN: Any = object()
 class Host:
     """One actor type in this worker, with its activations by name."""
 
-    __slots__ = ("activations", "events_age_ms", "events_kept", "idle_after", "mailbox", "sql_pool", "topics", "type")
+    __slots__ = (
+        "activations",
+        "events_age_ms",
+        "events_kept",
+        "idle_after",
+        "mailbox",
+        "rooms",
+        "sql_pool",
+        "topics",
+        "type",
+    )
 
     def __init__(self, type_: ActorType, defaults: Actors, sql_pool: SqlPool) -> None:
         self.type = type_
@@ -40,6 +51,11 @@ class Host:
         self.events_kept = type_.events_kept or defaults.events_kept
         self.events_age_ms = int((type_.events_age or defaults.events_age) * 1000)
         self.topics: dict[str, Topic] = {}  # the events of an actor, by name, while somebody reads them
+        self.rooms: dict[str, Room] = {}  # those that have sockets, by name
+
+    def room(self, name: str) -> Room:
+        """The room of an actor, which may be empty."""
+        return self.rooms.get(name) or Room(self.rooms, self.type.name, name)
 
 
 class Activation:
@@ -135,6 +151,9 @@ class Activation:
         self.seq = 0
         if self.kv.used_sql is not None:
             self.kv.used_sql.drop()
+        room = self.host.rooms.get(self.name)
+        if room is not None:
+            room.forget()
 
     def undo(self, turn: Call) -> bool:
         """Take back what a failed turn did beyond its own buffers. True when it had written there."""
@@ -178,6 +197,15 @@ class ActorContext:
 
     def emit(self, kind: str, data: Any = None) -> None:
         emit(self._act.kv.turn(), kind, data)
+
+    def count(self, tag: str | None = None) -> int:
+        return sum(1 for _ in open_sockets(self._act, tag))
+
+    def sockets(self, tag: str | None = None) -> list[Socket]:
+        return list(open_sockets(self._act, tag))
+
+    def broadcast(self, data: str | bytes, *, tag: str | None = None, exclude: Any = None) -> Addressed:
+        return broadcast(self._act, data, tag, exclude)
 
     def block_concurrency_while(self, fn: Callable[[], Awaitable[Any]]) -> None:
         if self._act.instance is not None:

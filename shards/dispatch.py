@@ -226,6 +226,15 @@ class Dispatcher:
         runner.admit(call)
         return call
 
+    def check_room(self) -> None:
+        """``ActorOverloaded`` when no turn more may wait in this worker."""
+        if self._runner.waiting >= self._settings.worker_queue:
+            raise ActorOverloaded("The worker has too many calls waiting.", retry_after=_RETRY_AFTER)
+
+    def admit_event(self, call: Call) -> None:
+        """Queue a socket's event. Its front bounds how many wait for one actor."""
+        self._runner.admit(call)
+
     def find(self, key: tuple[str, str]) -> Activation | None:
         """The activation of a key, None when there is none."""
         host = self.hosts.get(key[0])

@@ -20,6 +20,7 @@ from actord.streaming import StreamingResponse
 if TYPE_CHECKING:
     from actord.shards.intake import Connection
     from actord.shards.registry import FrontDoor as Handler
+    from actord.shards.socket_events import Party, SocketEvents
 
 log = logging.getLogger("actord.door")
 
@@ -29,8 +30,8 @@ class FrontDoor:
 
     def __init__(self, handler: Handler, env: Any, *, time_limit: float) -> None:
         self._handler = handler
-        self._env = env
-        self._time_limit = time_limit
+        self.env = env
+        self.time_limit = time_limit
         self.open = 0
 
     def begin(self, sink: Connection, id_: int, request: Request, flags: int, deadline: int, queued: float) -> None:
@@ -48,12 +49,12 @@ class FrontDoor:
             visit = Visit(deadline)
             current_visit.set(visit)
             started = monotonic()
-            limit = min(self._time_limit, deadline / 1000 - started)
+            limit = min(self.time_limit, deadline / 1000 - started)
             scope = asyncio.timeout(limit)
             try:
                 response: Response | None = None
                 async with scope:
-                    response = await watched(self._handler(request, self._env), "the front door")
+                    response = await watched(self._handler(request, self.env), "the front door")
                 if not isinstance(response, Response):
                     raise TypeError(f"fetch must return a Response, not {type(response).__name__}")
                 status, body, head = response.status, body_of(response), response.head()
@@ -76,6 +77,12 @@ class FrontDoor:
             sink.flush()
         finally:
             self.open -= 1
+
+    def open_socket(self, events: SocketEvents, sid: int, seq: int, request: Request, deadline: int) -> Party:
+        """An upgrade on a path of the front door. Answered by WS_REFUSE or WS_FORWARD, and WS_DONE."""
+        from actord.shards.door_socket import DoorSocket  # which needs this module
+
+        return DoorSocket(self, self._handler, events, sid, seq, request, deadline)
 
     @staticmethod
     def _end(sink: Connection, id_: int, task: asyncio.Task[None]) -> None:

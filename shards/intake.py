@@ -15,11 +15,10 @@ import os
 from time import monotonic
 from typing import TYPE_CHECKING, Protocol, cast
 
-from actord.errors import NotFound
-from actord.limits import BEGUN_BYTES
+from actord.limits import BEGUN_BYTES, MIB
 from actord.shards.call import Call, Sink
 from actord.shards.outflow import Outflow, begin_answer
-from actord.shards.problem import problem_reply
+from actord.shards.socket_events import SocketEvents
 from actord.shards.wire import (
     CALL,
     CALLX,
@@ -35,11 +34,10 @@ from actord.shards.wire import (
     REPLY,
     VERSION,
     WS_CLOSED,
-    WS_DONE,
     WS_DOOR,
+    WS_HELD,
     WS_MESSAGE,
     WS_OPEN,
-    WS_REFUSE,
     BatchReader,
     Frame,
     WireError,
@@ -50,7 +48,9 @@ if TYPE_CHECKING:
     from actord.shards.dispatch import Dispatcher
     from actord.streaming import StreamingResponse
 
-SOCKET_EVENTS = (WS_OPEN, WS_DOOR, WS_MESSAGE, WS_CLOSED)
+SOCKET_KINDS = (WS_MESSAGE, WS_OPEN, WS_CLOSED, WS_HELD, WS_DOOR)
+# So much for sockets goes into one batch.
+_BATCH_BYTES = 32 * MIB
 
 log = logging.getLogger("actord.intake")
 
@@ -75,6 +75,8 @@ class Connection(asyncio.Protocol, Sink):
         self.calls: dict[int, Call] = {}  # by the caller's id; door requests are not among them
         self.doors: dict[int, Cancellable] = {}  # requests to the front door, and streamed answers
         self.streams: dict[int, Outflow] = {}
+        self.sockets: SocketEvents | None = None
+        self._socket_bytes = 0  # in ``_out``
         self._flush_due = False
 
     # -- replies
@@ -94,8 +96,17 @@ class Connection(asyncio.Protocol, Sink):
             self._flush_due = True
             asyncio.get_running_loop().call_soon(self._flush_soon)
 
+    def put_socket(self, frame: Frame, size: int) -> None:
+        """The same for a frame to a socket, with ``size`` bytes of data."""
+        self._socket_bytes += size
+        if self._socket_bytes > _BATCH_BYTES:
+            self.flush()
+            self._socket_bytes = size
+        self.put_frame(frame)
+
     def _flush_soon(self) -> None:
         self._flush_due = False
+        self._socket_bytes = 0
         self.flush()
 
     def put_stream(self, call: Call, response: StreamingResponse) -> None:
@@ -162,8 +173,10 @@ class Connection(asyncio.Protocol, Sink):
                 self._dispatcher.waits.on_probe(frame)
             elif kind == CYCLE:
                 self._dispatcher.waits.on_cycle(frame)
-            elif kind in SOCKET_EVENTS:
-                self._refuse_socket(frame)
+            elif kind in SOCKET_KINDS:
+                if self.sockets is None:
+                    self.sockets = SocketEvents(self, self._dispatcher)
+                self.sockets.take(frame)
             else:
                 raise WireError(f"frame kind {kind!r} is unknown")
         if self._out:
@@ -183,13 +196,6 @@ class Connection(asyncio.Protocol, Sink):
         if stream is not None:  # it may have ended meanwhile
             stream.grant(size)
 
-    def _refuse_socket(self, frame: Frame) -> None:
-        kind, sid, seq = frame[:3]
-        if kind in (WS_OPEN, WS_DOOR):
-            status, body, head = problem_reply(NotFound("Nothing opens sockets here."), msgpack=False)
-            self._out.append((WS_REFUSE, sid, status, body, head))
-        self._out.append((WS_DONE, sid, seq))
-
     def say_draining(self) -> None:
         """New calls of this caller should wait for this worker's successor."""
         if self._transport is not None:
@@ -205,3 +211,5 @@ class Connection(asyncio.Protocol, Sink):
             call.cancelled = True
         for task in list(self.doors.values()):
             task.cancel()
+        if self.sockets is not None:
+            self.sockets.lost()

@@ -19,6 +19,7 @@ from actord import codec
 from actord.errors import ActordError, ActorUnavailable, TurnEnded, from_problem
 from actord.http import Request, Response
 from actord.shards.call import Call, Sink, current_turn
+from actord.shards.forwarded import Forwarded, is_upgrade
 from actord.shards.inflow import Chunks, Inflow
 from actord.shards.link import Link, Waiter
 from actord.shards.slots import slot_of
@@ -35,11 +36,12 @@ if TYPE_CHECKING:
 class Visit:
     """One request at the front door: until when its calls may take, and how many may have applied something."""
 
-    __slots__ = ("deadline", "reached")
+    __slots__ = ("deadline", "reached", "upgrade")
 
     def __init__(self, deadline: int) -> None:
         self.deadline = deadline  # milliseconds of CLOCK_MONOTONIC; 0: each call has its own
         self.reached = 0
+        self.upgrade = False  # the request asks for a socket
 
 
 current_visit: ContextVar[Visit | None] = ContextVar("current_visit", default=None)
@@ -95,7 +97,13 @@ class Outbound:
             _forget(party, wait)
 
     async def fetch(self, type_: ActorType, name: str, request: Request) -> Response:
-        """The actor's own response; errors of the runtime are raised as their classes."""
+        """The actor's own response; errors of the runtime are raised as their classes.
+
+        An upgrade that the front door passes on is answered at once: the socket is opened when it returns that.
+        """
+        visit = current_visit.get()
+        if visit is not None and visit.upgrade and current_turn.get() is None and is_upgrade(request):
+            return Forwarded(type_.name, name, request)
         dispatcher = self.dispatcher
         assert dispatcher is not None
         fields, body = request.to_wire(), await request.body()

@@ -26,6 +26,7 @@ from actord.http import Request, Response
 from actord.limits import TYPE_CHARS
 from actord.settings import App
 from actord.shards.arguments import Binder
+from actord.shards.socket_handlers import socket_handlers
 
 FrontDoor = Callable[[Request, Any], Coroutine[Any, Any, Response]]
 
@@ -101,6 +102,10 @@ class ActorType:
         self.events_public = bool(cls.events_public)
         self.send_retries = _count(cls, "send_retries", 0)
         self.fetch = Method(self.name, "fetch", cls.fetch, getattr(cls.fetch, "__actord_timeout__", self.timeout))
+        try:
+            self.web_socket, self.web_socket_message, self.web_socket_close = socket_handlers(cls, self.timeout)
+        except ValueError as error:
+            raise ProgramError(str(error)) from None
         self.build = _builder(cls)
         self.methods: dict[str, Method] = {}
         self._refusals: dict[str, str] = {}  # what to say; an error raised twice would collect tracebacks

@@ -28,6 +28,8 @@ CLOCK_READERS = (
     "alarms",
     "events",
     "event_streams",
+    "socket_events",
+    "door_socket",
 )
 
 
