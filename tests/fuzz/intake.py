@@ -8,10 +8,25 @@ import mmap
 from collections.abc import AsyncIterator
 from typing import Any
 
-from actord import Request, Response, StatefulActor, StreamingResponse
+from actord import Request, Response, StatefulActor, StreamingResponse, WebSocket
 from actord.limits import BEGUN_BYTES
 from actord.shards.intake import Connection
-from actord.shards.wire import CALL, CANCEL, DOOR, FETCH, MSGPACK, PAIR, TIMING, Frame, pack_batch
+from actord.shards.wire import (
+    CALL,
+    CANCEL,
+    DOOR,
+    FETCH,
+    MSGPACK,
+    PAIR,
+    TIMING,
+    WS_CLOSED,
+    WS_DOOR,
+    WS_HELD,
+    WS_MESSAGE,
+    WS_OPEN,
+    Frame,
+    pack_batch,
+)
 
 from tests.support.harness import Core
 
@@ -27,6 +42,16 @@ class Thing(StatefulActor):
 
     async def echo(self, value: Any = None) -> Any:
         return value
+
+    async def web_socket(self, ws: WebSocket, request: Request) -> None:
+        ws.send("hello")
+
+    async def web_socket_message(self, ws: WebSocket, data: Any) -> None:
+        ws.attachment = data
+        self.ctx.broadcast(data)
+
+    async def web_socket_close(self, ws: WebSocket, code: int, reason: str) -> None:
+        self.ctx.broadcast(f"{code} {reason}", exclude=ws)
 
     async def fetch(self, request: Request) -> Response:
         return Response.text(f"{request.method} {request.path}")
@@ -82,7 +107,6 @@ class _World:
         self.count += 1
         answer = await self.core.call("canary", "add")
         assert answer.value == self.count, "another caller's actor has changed"
-        connection.begun.close()
         assert not self.faults, self.faults
 
 
@@ -112,6 +136,14 @@ _BATCHES: list[list[Frame]] = [
     [(CALL, 3, "Thing", "b", "echo", MSGPACK | PAIR | TIMING, LATE, b"\x92\x91\x01\x80")],
     [(FETCH, 4, "Thing", "a", _REQUEST, None, 0, LATE, b""), (FETCH, 5, "Thing", "c", _REQUEST, None, TIMING, 0, b"x")],
     [(DOOR, 6, _REQUEST, None, 0, LATE, b"")],
+    [
+        (WS_OPEN, 1, 1, "u", "Thing", "a", _REQUEST, LATE),
+        (WS_MESSAGE, 1, 2, "text"),
+        (WS_MESSAGE, 1, 3, b"bytes"),
+        (WS_CLOSED, 1, 4, 1000, ""),
+    ],
+    [(WS_HELD, [[2, "u", "Thing", "a", None, ["red"], None], [3, "v", "Gone", "a", "p", [], b"x"]])],
+    [(WS_DOOR, 4, 5, "u", _REQUEST, LATE), (WS_CLOSED, 4, 6, 1006, "")],
     [(CALL, 7, "None", "a", "add", 0, LATE, b""), (CALL, 8, "Thing", "a", "_x", 0, LATE, b"")],
     [(CALL, 9, "Thing", "", "add", 0, -1, b""), (CALL, 9, "Thing", "a", "add", 0, 1, b"[1]")],
 ]
