@@ -110,11 +110,13 @@ class SocketEvents:
             raise WireError(f"socket {sid} is open already")
         elif kind == WS_OPEN:
             _, _, _, uid, type_, name, request, deadline = frame
-            _check(uid, type_, name, deadline)
+            _check(str, uid, type_, name)
+            _check(int, deadline)
             self._open(sid, seq, uid, type_, name, Request.from_wire(request, b""), deadline)
         else:
             _, _, _, uid, request, deadline = frame
-            _check(uid, deadline)
+            _check(str, uid)
+            _check(int, deadline)
             self._door(sid, seq, request, deadline)
 
     def done(self, sid: int, seq: int) -> None:
@@ -147,10 +149,18 @@ class SocketEvents:
         party.admit(WS_OPEN, seq, host.type.web_socket, (socket, request), deadline)
 
     def _hold(
-        self, sid: int, uid: str, type_: str, name: str, subprotocol: str | None, tags: list[str], attachment: bytes
+        self,
+        sid: int,
+        uid: str,
+        type_: str,
+        name: str,
+        subprotocol: str | None,
+        tags: list[str],
+        attachment: bytes | None,
     ) -> None:
         """A socket that was let in before this worker began."""
-        _check(uid, type_, name)
+        _check(str, uid, type_, name, *tags, *(() if subprotocol is None else (subprotocol,)))
+        _check(bytes, *(() if attachment is None else (attachment,)))
         if type(sid) is not int or not 0 <= sid < LINK_SOCKETS or sid in self.parties:
             raise WireError(f"the socket {sid!r} is held twice, or has no number")
         host = self.dispatcher.hosts.get(type_)
@@ -361,8 +371,7 @@ async def disconnect(handler: Any, instance: Any, socket: Socket, code: int, rea
         await handler(instance, socket, code, reason[:SOCKET_REASON_BYTES])
 
 
-def _check(*fields: Any) -> None:
-    """All of them but a deadline are text."""
+def _check(kind: type, *fields: Any) -> None:
     for field in fields:
-        if type(field) is not str and type(field) is not int:
-            raise WireError(f"the field {field!r:.200} of a socket")
+        if type(field) is not kind:
+            raise WireError(f"the field {field!r:.200} of a socket is no {kind.__name__}")
