@@ -24,7 +24,7 @@ from actord.loadtest import machine, systems
 from actord.loadtest.audit import NAMES, Ledger
 from actord.loadtest.bench import EX_CONFIG, EX_UNAVAILABLE, SETTLE_SECONDS, _leave
 from actord.loadtest.bench_sql import answers, each_name
-from actord.loadtest.measure import MeasureError, Sample, measure
+from actord.loadtest.measure import MeasureError, Sample, measure, run_wrk
 from rich.console import Console
 
 PATH = "/actors/Entries/acct-%d/insert"
@@ -71,6 +71,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             ledger, samples = Ledger(), []
             each_name(port, "insert", '{"amount":1}')  # every instance is in memory before the clock starts
             ledger.answered += NAMES
+            # ... and most of them know which keys they have, which is read once for an activation
+            ledger.add(run_wrk(port, connections=64, names=NAMES, seconds=5, path=PATH, keys=True), 64)
             for number in range(options.rounds):
                 for kind in list(KINDS) if number % 2 else reversed(KINDS):
                     time.sleep(SETTLE_SECONDS)

@@ -37,8 +37,8 @@ _PAGE = "SELECT id, at FROM reply WHERE id > ? ORDER BY id LIMIT ?"
 def reply_sum(actor: int, key: str, reply: Reply) -> int:
     """CRC-32 over everything that a row says, started from the actor's id."""
     at, digest, status, head, body = reply
-    says = b"%d %d %d %b %b %b" % (at, status, len(body), key.encode(), digest, b"-" if head is None else b"+" + head)
-    return crc32(body, crc32(says, actor))
+    says = b"%d %d %d %b" % (at, status, -1 if head is None else len(head), digest)
+    return crc32(body, crc32(head or b"", crc32(key.encode(), crc32(says, actor))))
 
 
 def bytes_of(batch: Batch) -> int:
