@@ -102,6 +102,14 @@ class ActorBinding(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     type: str
 
 
+class MountedProgram(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """A further program: ``main`` as in ``App``; its front door, if it has one, serves the paths below ``mount``."""
+
+    main: str
+    mount: str = ""
+    actors: list[ActorBinding] = msgspec.field(default_factory=list)
+
+
 class App(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """The user's program. ``root`` is put first on ``sys.path``; ``main`` is a file below it or a module's name."""
 
@@ -109,6 +117,7 @@ class App(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     root: str = "."
     main: str = ""
     actors: list[ActorBinding] = msgspec.field(default_factory=list)
+    programs: list[MountedProgram] = msgspec.field(default_factory=list)
 
 
 class Settings(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):

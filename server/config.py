@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 from actord.server.exits import ConfigError
-from actord.server.program import PROJECT_FILE, Located, check_bindings, locate
+from actord.server.program import PROJECT_FILE, Located, check_bindings, check_programs, locate
 from actord.settings import Settings
 
 ENV_PREFIX = "ACTORD_"
@@ -27,6 +27,7 @@ SECTIONS = {
     for field in msgspec.structs.fields(Settings)
     if field.name != "app"
 }
+HEADER = ("name", "main", "actors", "programs")
 # Flags of the command line have a short variable as well.
 SHORT = {
     "ACTORD_HOST": ("server", "host"),
@@ -93,7 +94,7 @@ class _Values:
         self._places[key] = place
 
     def read_file(self, path: Path) -> dict[str, Any]:
-        """Take the sections of a file; returns what stands outside of them: name, main and actors."""
+        """Take the sections of a file; returns what stands outside of them: name, main, actors and programs."""
         try:
             with open(path, "rb") as file:
                 content = tomllib.load(file)
@@ -103,10 +104,10 @@ class _Values:
             raise ConfigError(f"{path}: is not TOML: {error}.") from None
         header: dict[str, Any] = {}
         for name, value in content.items():
-            if name in ("name", "main", "actors"):
+            if name in HEADER:
                 header[name] = value
             elif name not in SECTIONS:
-                known = [*SECTIONS, "name", "main", "actors"]
+                known = [*SECTIONS, *HEADER]
                 word = "section" if isinstance(value, dict) else "key"
                 raise ConfigError(f"{path}: unknown {word} {name!r}. {_nearest(name, known)}")
             elif not isinstance(value, dict):
@@ -160,6 +161,7 @@ def _fill_app(settings: Settings, located: Located, header: Mapping[str, Any]) -
         )
     app.name = header.get("name") or Path(app.main).stem.rpartition(".")[2]
     app.actors = check_bindings(str(located.config or PROJECT_FILE), header.get("actors", []))
+    app.programs = check_programs(str(located.config or PROJECT_FILE), header.get("programs", []), located)
     located.check_main(app.main)
 
 

@@ -11,10 +11,11 @@ from typing import Any, NamedTuple
 
 from actord.limits import TYPE_CHARS
 from actord.server.exits import ConfigError
-from actord.settings import ActorBinding
+from actord.settings import ActorBinding, MountedProgram
 
 PROJECT_FILE = "actord.toml"
 
+_MOUNT = re.compile(r"(/[A-Za-z0-9._~-]+)+")
 _MODULE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
 
 
@@ -101,11 +102,37 @@ def check_bindings(place: str, entries: Any) -> list[ActorBinding]:
         if len(entry["type"]) > TYPE_CHARS:
             raise ConfigError(f"{where}: type {entry['type']!r} is longer than {TYPE_CHARS} characters.")
         bindings.append(ActorBinding(binding=entry["binding"], type=entry["type"]))
-    for key, names in (("binding", [one.binding for one in bindings]), ("type", [one.type for one in bindings])):
+    twice = _first_repeated([one.binding for one in bindings])
+    if twice is not None:
+        raise ConfigError(f"{place}: [[actors]]: the binding {twice!r} is there twice.")
+    return bindings
+
+
+def check_programs(place: str, entries: Any, located: Located) -> list[MountedProgram]:
+    """The ``[[programs]]`` of a project file, checked. Raises ``ConfigError``."""
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise ConfigError(f"{place}: programs is a list of tables: write [[programs]] with main and mount below it.")
+    programs: list[MountedProgram] = []
+    for number, entry in enumerate(entries, 1):
+        where = f"{place}: [[programs]] number {number}"
+        for key in entry:
+            if key not in ("main", "mount", "actors"):
+                raise ConfigError(f"{where}: unknown key {key!r}. Known are: main, mount, actors.")
+        main, mount = entry.get("main"), entry.get("mount", "")
+        if not isinstance(main, str) or not main:
+            raise ConfigError(f"{where}: the key main is missing. It names the program, as the main of the file does.")
+        if not isinstance(mount, str) or (mount and not _MOUNT.fullmatch(mount)):
+            raise ConfigError(f'{where}: mount = {mount!r} can\'t be: write a path such as "/shop".')
+        if mount.partition("/")[2].partition("/")[0] in ("actors", "-"):
+            raise ConfigError(f"{where}: mount = {mount!r} can't be: /actors and /- are the server's own.")
+        located.check_main(main)
+        programs.append(MountedProgram(main=main, mount=mount, actors=check_bindings(where, entry.get("actors", []))))
+    mounts = [one.mount for one in programs if one.mount]
+    for key, names in (("main", [one.main for one in programs]), ("mount", mounts)):
         twice = _first_repeated(names)
         if twice is not None:
-            raise ConfigError(f"{place}: [[actors]]: the {key} {twice!r} is there twice.")
-    return bindings
+            raise ConfigError(f"{place}: [[programs]]: the {key} {twice!r} is there twice.")
+    return programs
 
 
 def _check_identifier(where: str, key: str, value: Any) -> None:

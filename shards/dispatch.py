@@ -27,9 +27,8 @@ from actord.shards.turns import TurnRunner
 from actord.shards.wire import EVENTS, MSGPACK, OPENAPI, PAIR, Frame, WireError
 
 if TYPE_CHECKING:
-    from actord.shards.asgi import AsgiDoor
-    from actord.shards.door import FrontDoor
     from actord.shards.intake import Connection
+    from actord.shards.mounts import Door, MountedDoors
     from actord.shards.waits import WaitGraph
 
 log = logging.getLogger("actord.dispatch")
@@ -60,7 +59,7 @@ class Dispatcher:
         self.damaged: frozenset[int] = frozenset()  # slots of shards that are not served
         self.waits: WaitGraph  # set once, when the worker is composed
         self.events = EventStreams(settings.event_streams)
-        self.front_door: FrontDoor | AsgiDoor | None = None
+        self.front_door: Door | MountedDoors | None = None
         self.connections: set[Connection] = set()
         self._document: bytes | None = None  # OpenAPI, once it was asked for
         self.key_rules = Rules(int(settings.idempotency_ttl * 1000), settings.idempotency_keys)

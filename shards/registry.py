@@ -10,7 +10,7 @@ import importlib.util
 import inspect
 import re
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -24,7 +24,7 @@ from actord.errors import (
 )
 from actord.http import Request, Response
 from actord.limits import TYPE_CHARS
-from actord.settings import App
+from actord.settings import App, MountedProgram
 from actord.shards.arguments import Binder
 from actord.shards.socket_handlers import socket_handlers
 
@@ -151,8 +151,16 @@ class ActorType:
         return {"type": self.name, "binding": self.binding, "methods": [m.describe() for m in methods]}
 
 
+class Mounted(NamedTuple):
+    """The front door of a further program: a function, or an ASGI application."""
+
+    mount: str
+    front_door: FrontDoor | None
+    app: Any
+
+
 class Program:
-    """All that a worker serves."""
+    """All that a worker serves: one program, or several that share their types."""
 
     def __init__(
         self,
@@ -161,17 +169,22 @@ class Program:
         front_door: FrontDoor | None,
         module: ModuleType | None = None,
         app: Any = None,
+        *,
+        bindings: dict[str, ActorType] | None = None,
+        mounted: Sequence[Mounted] = (),
     ) -> None:
+        """``bindings``: by default each type under its own."""
         self.name = name
         self.module = module
         self.types = {t.name: t for t in types}
-        self.bindings = {t.binding: t for t in types}
+        self.bindings = {t.binding: t for t in types} if bindings is None else bindings
         self.front_door = front_door
         self.app = app  # an ASGI application, instead of a front door's function
+        self.mounted = tuple(mounted)
 
     @property
     def has_front_door(self) -> bool:
-        return self.front_door is not None or self.app is not None
+        return self.front_door is not None or self.app is not None or bool(self.mounted)
 
     def type(self, name: str) -> ActorType:
         found = self.types.get(name)
@@ -189,6 +202,7 @@ class Program:
         return {
             "name": self.name,
             "front_door": self.has_front_door,
+            "mounts": [one.mount for one in self.mounted],
             "routes": [
                 {"method": route.method, "path": route.path, "body": route.body or None} for route in self.routes()
             ],
@@ -197,41 +211,88 @@ class Program:
 
 
 def load_program(app: App) -> Program:
-    """Import the program that ``app`` names and build its tables. Raises ``ProgramError``."""
-    module = _import(app)
-    classes = {
-        value.__name__: value
-        for value in vars(module).values()
-        if inspect.isclass(value) and issubclass(value, StatefulActor) and value is not StatefulActor
-    }
-    if app.actors:
-        bound = []
-        for binding in app.actors:
-            cls = classes.get(binding.type)
-            if cls is None:
-                known = ", ".join(sorted(classes)) or "no StatefulActor subclass"
-                raise ProgramError(f"[[actors]] names the type {binding.type!r}, but the program has: {known}.")
-            bound.append(ActorType(cls, binding.binding))
-    else:
-        own = [cls for cls in classes.values() if not cls.__name__.startswith("_")]
-        bound = [ActorType(cls, upper_snake(cls.__name__)) for cls in own]
-    for actor_type in bound:
-        _check_type_name(actor_type.name)
-    front_door = getattr(module, "fetch", None)
-    asgi = _application(getattr(module, "app", None))
-    if front_door is not None and asgi is not None:
-        raise ProgramError(
-            f"{app.main} has both `fetch` and `app`, and every path is served by one: rename either, or mount what "
-            "`fetch` does as routes of `app`."
-        )
-    if front_door is not None and not inspect.iscoroutinefunction(front_door):
-        raise ProgramError("`fetch` must be `async def fetch(request, env) -> Response`.")
-    if not bound and front_door is None and asgi is None:
+    """Import the programs that ``app`` names and build their tables. Raises ``ProgramError``."""
+    main = _import(app)
+    modules: list[tuple[App | MountedProgram, ModuleType]] = [(app, main)]
+    modules += [(one, _import(App(root=app.root, main=one.main))) for one in app.programs]
+    classes: dict[str, type[StatefulActor]] = {}
+    for _, module in modules:
+        for name, cls in _actor_classes(module).items():
+            if classes.setdefault(name, cls) is not cls:
+                raise ProgramError(
+                    f"Two programs have a class {name}: the type of an actor is the name of its class, so one of them "
+                    f"has to import it from the other ({classes[name].__module__}, {cls.__module__})."
+                )
+    types: dict[str, ActorType] = {}
+    bindings: dict[str, ActorType] = {}
+    for one, module in modules:
+        for binding, name in _bindings(one, module, classes).items():
+            if name not in types:
+                _check_type_name(name)
+                types[name] = ActorType(classes[name], binding)
+            other = bindings.setdefault(binding, types[name]).name
+            if other != name:
+                raise ProgramError(f"Two programs have the binding {binding!r}, for {other} and for {name}.")
+    front_door, asgi = _front_door(app.main, main)
+    mounted = []
+    for further, (_, module) in zip(app.programs, modules[1:], strict=True):
+        found = Mounted(further.mount, *_front_door(further.main, module))
+        has_door = found.front_door is not None or found.app is not None
+        if has_door and not further.mount:
+            raise ProgramError(f"{further.main} has a front door: give it a mount below [[programs]].")
+        if further.mount and not has_door:
+            raise ProgramError(f"{further.main} has a mount below [[programs]], and neither `fetch` nor `app`.")
+        if has_door:
+            mounted.append(found)
+    program = Program(
+        app.name or Path(app.main).stem,
+        list(types.values()),
+        front_door,
+        main,
+        asgi,
+        bindings=bindings,
+        mounted=mounted,
+    )
+    if not types and not program.has_front_door:
         raise ProgramError(
             f"{app.main} has no StatefulActor subclass, no `async def fetch(request, env)`, and no ASGI "
             "application `app`."
         )
-    return Program(app.name or Path(app.main).stem, bound, front_door, module, asgi)
+    return program
+
+
+def _actor_classes(module: ModuleType) -> dict[str, type[StatefulActor]]:
+    return {
+        value.__name__: value
+        for value in vars(module).values()
+        if inspect.isclass(value) and issubclass(value, StatefulActor) and value is not StatefulActor
+    }
+
+
+def _bindings(
+    program: App | MountedProgram, module: ModuleType, classes: dict[str, type[StatefulActor]]
+) -> dict[str, str]:
+    """Binding -> type's name: as ``[[actors]]`` says, else the module's classes under their own names."""
+    if not program.actors:
+        return {upper_snake(name): name for name in _actor_classes(module) if not name.startswith("_")}
+    for binding in program.actors:
+        if binding.type not in classes:
+            known = ", ".join(sorted(classes)) or "no StatefulActor subclass"
+            raise ProgramError(f"[[actors]] names the type {binding.type!r}, but the program has: {known}.")
+    return {binding.binding: binding.type for binding in program.actors}
+
+
+def _front_door(name: str, module: ModuleType) -> tuple[FrontDoor | None, Any]:
+    front_door = getattr(module, "fetch", None)
+    asgi = _application(getattr(module, "app", None))
+    if front_door is not None and asgi is not None:
+        raise ProgramError(
+            f"{name} has both `fetch` and `app`, and every path is served by one: rename either, or mount what "
+            "`fetch` does as routes of `app`."
+        )
+    if front_door is not None and not inspect.iscoroutinefunction(front_door):
+        raise ProgramError("`fetch` must be `async def fetch(request, env) -> Response`.")
+    return front_door, asgi
 
 
 def _routes(function: Callable[..., Any] | None) -> list[Route]:

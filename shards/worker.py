@@ -38,9 +38,11 @@ from actord.shards.gate import OutputGate
 from actord.shards.idempotency import Sweeper
 from actord.shards.intake import Connection
 from actord.shards.link import Link
+from actord.shards.mounts import Door, MountedDoors
 from actord.shards.outbound import Outbound
 from actord.shards.outbox import Outbox
 from actord.shards.outbox_admin import OutboxAdmin
+from actord.shards.registry import FrontDoor as Handler
 from actord.shards.registry import Program, ProgramError, load_program
 from actord.shards.shard import Shard
 from actord.shards.slots import SLOTS, shard_of_slot, slot_of, slot_range
@@ -99,17 +101,7 @@ class Worker:
         self.dispatcher = dispatcher = Dispatcher(program, actors, runner, gate, self._evictor)
         router.dispatcher = dispatcher
         set_env(cast(Env, env))
-        self._app: AsgiDoor | None = None
-        if program.app is not None:
-            host, port = settings.server.host, settings.server.port
-            dispatcher.front_door = self._app = AsgiDoor(
-                program.app,
-                time_limit=actors.call_timeout,
-                root_path=settings.http.root_path,
-                server=(host, port) if host and port else None,
-            )
-        elif program.front_door is not None:
-            dispatcher.front_door = FrontDoor(program.front_door, env, time_limit=actors.call_timeout)
+        self._door = dispatcher.front_door = self._open_doors(program, env)
         count = boot["shards"]
         self.shards = {
             number: Shard(number, count, store, self._flusher, gate, runner, self._on_broken)
@@ -150,6 +142,27 @@ class Worker:
         self._draining = False
         self.done: asyncio.Future[int] = loop.create_future()
 
+    def _open_doors(self, program: Program, env: Environment) -> Door | MountedDoors | None:
+        settings = self.settings
+        host, port = settings.server.host, settings.server.port
+        limit = settings.actors.call_timeout
+
+        def door(front_door: Handler | None, app: Any, mount: str = "") -> Door | None:
+            if app is not None:
+                return AsgiDoor(
+                    app,
+                    time_limit=limit,
+                    root_path=settings.http.root_path + mount,
+                    server=(host, port) if host and port else None,
+                )
+            return None if front_door is None else FrontDoor(front_door, env, time_limit=limit)
+
+        main = door(program.front_door, program.app)
+        if not program.mounted:
+            return main
+        doors = {"": main} | {one.mount: door(one.front_door, one.app, one.mount) for one in program.mounted}
+        return MountedDoors({mount: each for mount, each in doors.items() if each is not None})
+
     # -- life
 
     async def start(self) -> None:
@@ -159,8 +172,8 @@ class Worker:
         self._server = await self._loop.create_unix_server(lambda: Connection(self.dispatcher), sock=sock)
         self._loop.call_later(SWEEP_SECONDS, self._sweep)
         self.alarms.start()
-        if self._app is not None:
-            await self._app.startup(self.settings.actors.init_timeout)
+        if isinstance(self._door, AsgiDoor | MountedDoors):
+            await self._door.startup(self.settings.actors.init_timeout)
 
     def _sweep(self) -> None:
         if self._evictor.sweep():
@@ -194,8 +207,8 @@ class Worker:
                 for stream in list(connection.streams.values()):
                     stream.end_if_idle(monotonic(), began)
             await asyncio.sleep(_DRAIN_POLL_SECONDS)
-        if self._app is not None:
-            await self._app.shutdown(max(_SHUTDOWN_SECONDS, min(began + limit - monotonic(), 10 * _SHUTDOWN_SECONDS)))
+        if isinstance(self._door, AsgiDoor | MountedDoors):
+            await self._door.shutdown(max(_SHUTDOWN_SECONDS, min(began + limit - monotonic(), 10 * _SHUTDOWN_SECONDS)))
         self._runner.stop()
         while not all(shard.committer.idle for shard in self.shards.values()):
             for shard in self.shards.values():
@@ -213,7 +226,7 @@ class Worker:
             self._finish(code)
 
     def _idle(self) -> bool:
-        door = self.dispatcher.front_door
+        door = self._door
         return (
             self._runner.waiting == 0
             and self._runner.suspended == 0

@@ -1,0 +1,65 @@
+"""Several programs of one server: each request of the front door goes to the one whose mount its path is below.
+
+The longest mount wins; ``/shop`` takes ``/shop`` and ``/shop/...``, not ``/shopping``. The main program, which has no
+mount, takes the rest. A program's ``fetch`` sees the path as it came; an ASGI application has its mount in
+``root_path``, as ASGI wants it.
+"""
+
+from __future__ import annotations
+
+from copy import copy
+from typing import TYPE_CHECKING
+
+from actord.errors import NotFound
+from actord.http import Request
+from actord.shards.asgi import AsgiDoor
+from actord.shards.door import FrontDoor
+from actord.shards.problem import PROBLEM_HEAD, problem_reply
+
+if TYPE_CHECKING:
+    from actord.shards.intake import Connection
+
+Door = FrontDoor | AsgiDoor
+
+
+class MountedDoors:
+    """Front doors by mount: an empty mount is the main program's."""
+
+    def __init__(self, doors: dict[str, Door]) -> None:
+        self._doors = sorted(doors.items(), key=lambda item: -len(item[0]))
+
+    @property
+    def open(self) -> int:
+        return sum(door.open for _, door in self._doors)
+
+    async def startup(self, limit: float) -> None:
+        """Start the applications, one after the other. Raises ``ProgramError``."""
+        for _, door in self._doors:
+            if isinstance(door, AsgiDoor):
+                await door.startup(limit)
+
+    async def shutdown(self, limit: float) -> None:
+        for _, door in self._doors:
+            if isinstance(door, AsgiDoor):
+                await door.shutdown(limit)
+
+    def begin(self, sink: Connection, id_: int, request: Request, flags: int, deadline: int, queued: float) -> None:
+        path = request.raw_path
+        for mount, door in self._doors:
+            if not mount or path == mount or path.startswith(mount + "/"):
+                if mount and isinstance(door, AsgiDoor):
+                    request = _below(request, mount)
+                door.begin(sink, id_, request, flags, deadline, queued)
+                return
+        status, body, head = problem_reply(NotFound("No program of this server is at this path."), msgpack=False)
+        sink.put_reply(id_, status, body, head or PROBLEM_HEAD)
+        sink.flush()
+
+
+def _below(request: Request, mount: str) -> Request:
+    """The request as an application at this mount counts its paths."""
+    inner = copy(request)
+    inner.url = request.url[len(mount) :]
+    inner.raw_path = request.raw_path[len(mount) :]
+    inner.path = request.path[len(mount) :]
+    return inner
