@@ -7,12 +7,14 @@ import os
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from actord.server.admin import AdminClient
 from actord.server.commands.serve import AppArgument, DataDirOption
 from actord.server.config import resolve
+
+if TYPE_CHECKING:
+    from actord.server.admin import AdminClient
 
 alarms = typer.Typer(
     no_args_is_help=True,
@@ -116,6 +118,8 @@ def _change(do: str, key: str, app: str | None, data_dir: Path | None) -> None:
 
 
 def _client(app: str | None, data_dir: Path | None) -> AdminClient:
+    from actord.server.admin import AdminClient  # the event loop and the children, which no other command needs at once
+
     if data_dir is not None and app is None:
         return AdminClient(os.path.abspath(data_dir))
     flags = {("server", "data_dir"): None if data_dir is None else str(data_dir)}

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import re
-import socket
 import sys
 from typing import Annotated, Any
 from urllib.parse import quote
 
 import typer
-from actord.client_address import DEFAULT_URL, address
-from actord.server.exits import FAILED, UNAVAILABLE, StartError
+from actord.client_address import DEFAULT_URL
+from actord.server.exits import FAILED
 
 _NAMED = re.compile(r"([^\W\d]\w*)=(.*)", re.DOTALL)
 
@@ -49,7 +47,9 @@ def call(
         raise typer.BadParameter(f"{actor!r} is not TYPE/NAME, as in Account/alice.", param_hint="TYPE/NAME")
     body = json.dumps(parse_arguments(arguments or [])).encode()
     path = "/actors/" + "/".join(quote(part, safe="") for part in (type_, name, method))
-    status, reply = _post(url, path, body, timeout)
+    from actord.server.commands.posting import post  # loads http.client, which no other command needs
+
+    status, reply = post(url, path, body, timeout)
     if status < 400:
         sys.stdout.write(_shown(reply) + "\n")
         return
@@ -113,45 +113,3 @@ def _shown(reply: bytes) -> str:
         return json.dumps(json.loads(text), indent=2, ensure_ascii=False)
     except ValueError:
         return text
-
-
-class _UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path: str, timeout: float) -> None:
-        super().__init__("localhost", timeout=timeout)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self._path)
-
-
-def _post(url: str, path: str, body: bytes, timeout: float) -> tuple[int, bytes]:
-    connection, base = _connection(url, timeout)
-    headers = {"Content-Type": "application/json", "Accept": "application/json"}
-    try:
-        connection.request("POST", base + path, body, headers)
-        response = connection.getresponse()
-        return response.status, response.read()
-    except TimeoutError:
-        raise StartError(f"No answer from {url} within {timeout:g} s (--timeout).", UNAVAILABLE) from None
-    except (OSError, http.client.HTTPException) as error:
-        reason = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
-        raise StartError(
-            f"No server answers at {url}: {reason}. Start one with `actord serve`, or name its address with --url or "
-            "ACTORD_URL.",
-            UNAVAILABLE,
-        ) from None
-    finally:
-        connection.close()
-
-
-def _connection(url: str, timeout: float) -> tuple[http.client.HTTPConnection, str]:
-    try:
-        server = address(url)
-    except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint="--url") from None
-    if server.socket:
-        return _UnixConnection(server.socket, timeout), ""
-    kind = http.client.HTTPSConnection if server.tls else http.client.HTTPConnection
-    return kind(server.host, server.port, timeout=timeout), server.base

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 import typer
 from actord.errors import DataDirError, DataDirLocked
 from actord.server.exits import CONFIG, FAILED, TEMPORARY, StartError
 from actord.shards.slots import slot_of, slot_range
-from actord.storage.doctor import examine
-from actord.storage.findings import Finding, Report
+
+if TYPE_CHECKING:
+    from actord.storage.findings import Finding, Report
 
 
 def doctor(
@@ -30,6 +31,8 @@ def doctor(
 
     It changes nothing. Exit code 0: healthy, 1: damage was found, 78: not a data directory.
     """
+    from actord.storage.doctor import examine  # the store's modules, which no other command needs
+
     try:
         if not as_json and sys.stderr.isatty():
             report = _with_progress(str(data_dir), deep)
@@ -53,6 +56,7 @@ def _document(report: Report) -> dict[str, object]:
 
 
 def _with_progress(path: str, deep: bool) -> Report:
+    from actord.storage.doctor import examine
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from importlib.resources import files
-from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from actord.server.exits import CONFIG, StartError
+
+if TYPE_CHECKING:
+    from importlib.resources.abc import Traversable
 
 # In the templates; a name that no project has.
 PLACEHOLDER = "project-name"
@@ -47,6 +48,8 @@ def init(
 
 
 def _templates() -> list[Traversable]:
+    from importlib.resources import files
+
     folder = files("actord.server") / "scaffold"
     return [entry for entry in folder.iterdir() if entry.is_file()]
 

@@ -10,7 +10,7 @@ from actord.storage import doctor_rows, reads, schema
 
 from tests.damage import flips
 
-FLIPS = int(os.environ.get("ACTORD_TEST_FLIPS", "300"))
+FLIPS = int(os.environ.get("ACTORD_TEST_FLIPS", "150"))
 
 
 def test_every_bit_flip_is_harmless_or_noticed(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""The parts that live in folders of their own: schedules, corpus, fuzzing, resources, damage.
+"""The parts that live in folders of their own: schedules, resources, models, corpus, fuzzing, damage.
 
 They are run as their users run them, by their commands; where a folder has none the part says so in the report.
 """
@@ -16,6 +16,20 @@ from pathlib import Path
 from tests.proof.part import Context, Part, Result
 
 FUZZED = ("http", "chunks", "route", "frames", "intake", "codec", "json", "arguments")
+
+MODELS = (
+    "tests/shards/test_kv_model.py",
+    "tests/shards/test_sql_model.py",
+    "tests/shards/test_alarms_model.py",
+    "tests/shards/test_wire.py",
+    "tests/sdk/test_codec.py",
+    "tests/sdk/test_codec_hostile.py",
+    "tests/sdk/test_json.py",
+    "tests/storage/test_alarms.py",
+    "tests/storage/test_scan_model.py",
+    "tests/history/test_linearizability.py",
+    "tests/system/test_model.py",
+)
 
 
 def _missing(module: str) -> str:
@@ -62,15 +76,15 @@ def schedules(context: Context) -> Result:
     return result
 
 
-def _tests(context: Context, path: str, **environment: str) -> Result:
+def _tests(context: Context, *paths: str, **environment: str) -> Result:
     """Tests as they are, or in the long version that the environment asks for."""
-    done = _run(context, "pytest", "-q", "-p", "no:cacheprovider", path, patience=900, **environment)
+    done = _run(context, "pytest", "-q", "-p", "no:cacheprovider", *paths, patience=1800, **environment)
     found = {word: int(number) for number, word in re.findall(r"(\d+) (passed|failed|error|skipped)", done.stdout)}
     figures: dict[str, object] = {}
     if skipped := found.pop("skipped", 0):
         figures["skipped"] = skipped
     figures["checks passed"] = f"{found.get('passed', 0):,} of {sum(found.values()):,}"
-    return Result(figures, [f"{path}: {_tail(done)}"] if done.returncode else [])
+    return Result(figures, [f"{' '.join(paths)}: {_tail(done)}"] if done.returncode else [])
 
 
 def corpus(context: Context) -> Result:
@@ -82,6 +96,11 @@ def corpus(context: Context) -> Result:
 def resources(context: Context) -> Result:
     """5 s per fsync, 1,000 clients that never read, and all the others of their folder."""
     return _tests(context, "tests/resources", ACTORD_TEST_LONG="1")
+
+
+def models(context: Context) -> Result:
+    """Properties and models by lot, ten times as many cases as in the short version."""
+    return _tests(context, *MODELS, ACTORD_TEST_LONG="1", ACTORD_TEST_MODEL_EXAMPLES="100")
 
 
 def fuzzing(context: Context) -> Result:
@@ -122,6 +141,7 @@ def damage(context: Context) -> Result:
 PARTS = [
     Part("simulation", 70, schedules, lambda: _missing("tests.simulation.__main__"), lane="beside"),
     Part("resources", 15, resources, lane="beside"),
+    Part("models", 20, models, lane="beside"),
     Part("corpus", 10, corpus, lane="beside"),
     Part("fuzz", 10, fuzzing, lambda: _missing("tests.fuzz.__main__")),
     Part("damage", 5, damage, lambda: _missing("tests.damage.flips")),

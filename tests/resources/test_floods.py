@@ -16,10 +16,10 @@ from time import monotonic
 
 import pytest
 
+from tests.support.lots import LONG
 from tests.support.server import Reply, Server, call_path, connect, read_replies, resident_bytes, until
 
 PROGRAM = Path(__file__).parent / "programs" / "hostile.py"
-LONG = bool(os.environ.get("ACTORD_TEST_LONG"))
 IDLE = 10_000
 IDLE_BYTES = 24 * 1024  # what the front may take for a connection that does nothing
 NEVER_READ = 1_000 if LONG else 20

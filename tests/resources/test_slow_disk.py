@@ -4,7 +4,6 @@ do not notice. The delay is injected by strace into the worker's own fdatasync."
 from __future__ import annotations
 
 import asyncio
-import os
 import shutil
 import statistics
 from time import monotonic
@@ -16,11 +15,11 @@ from tests.faults.test_fsync import strace
 from tests.history.audit import audit_server
 from tests.history.recorder import History, deposits
 from tests.support.client import Client
+from tests.support.lots import LONG
 from tests.support.server import Server
 
 pytestmark = pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
 
-LONG = bool(os.environ.get("ACTORD_TEST_LONG"))
 MAILBOX = 20
 SETTINGS = {
     "server.workers": 2,

@@ -19,10 +19,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.sdk.codec_values import EVERY_TYPE, keys, same, values
+from tests.support.lots import cases
 
 
 @given(values)
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=cases(200), deadline=None)
 def test_any_value_comes_back_equal_and_of_the_same_type(value: Any) -> None:
     assert same(decode(encode(value)), value)
 

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.sdk.codec_values import EVERY_TYPE, values
+from tests.support.lots import cases
 
 CORPUS = [encode(value) for value in EVERY_TYPE] + [encode(EVERY_TYPE)]
 
@@ -27,13 +28,13 @@ def try_decode(data: bytes) -> None:
 
 
 @given(st.binary(max_size=200))
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=cases(400), deadline=None)
 def test_random_bytes_never_raise_anything_else(data: bytes) -> None:
     try_decode(data)
 
 
 @given(st.data())
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=cases(400), deadline=None)
 def test_mutated_values_never_raise_anything_else(data: st.DataObject) -> None:
     mutated = bytearray(data.draw(st.sampled_from(CORPUS) | values.map(encode)))
     for _ in range(data.draw(st.integers(1, 4))):

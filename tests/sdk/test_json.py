@@ -20,6 +20,8 @@ from actord.json import dumps, loads
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.support.lots import cases
+
 
 class Color(enum.Enum):
     RED = "red"
@@ -128,7 +130,7 @@ json_values = st.recursive(
 
 
 @given(json_values)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=cases(150), deadline=None)
 def test_any_json_value_comes_back_exact_and_the_standard_library_agrees(value: Any) -> None:
     data = dumps(value)
     assert repr(loads(data)) == repr(value) == repr(json.loads(data))
@@ -243,7 +245,7 @@ def test_what_is_no_json_is_a_bad_request_that_says_where(data: bytes, detail: s
 
 
 @given(st.binary(max_size=60) | st.text('[]{}",:0123456789.eE+-truefalsnN\\ud8', max_size=40).map(str.encode))
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=cases(300), deadline=None)
 def test_random_bytes_are_json_or_a_bad_request(data: bytes) -> None:
     try:
         value = loads(data)

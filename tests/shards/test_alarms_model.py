@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from tests.shards.timers import Wall
 from tests.support import virtual_time
 from tests.support.harness import Core, steps
+from tests.support.lots import cases
 from tests.support.memory_store import MemoryStore, full
 
 NAMES = "a", "b", "c"
@@ -139,7 +140,7 @@ async def play(script: list[tuple[Any, ...]], wall: Wall) -> None:
     assert not core.alarms.running
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=cases(120), deadline=None)
 @given(script=actions)
 def test_any_sequence_equals_the_model_at_least_once_never_early_never_lost(script: list[tuple[Any, ...]]) -> None:
     with pytest.MonkeyPatch.context() as patch:

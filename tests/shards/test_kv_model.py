@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from tests.support import harness, virtual_time
 from tests.support.harness import Core, open_sqlite, steps
+from tests.support.lots import cases
 from tests.support.memory_store import MemoryStore
 
 # More keys than the first load takes (64), with neighbours that prefixes and bounds can fall between.
@@ -145,13 +146,13 @@ def run(store: Any, script: Any) -> None:
         virtual_time.run(harness.stop_all_after(play(store, script)), patch)
 
 
-@settings(max_examples=600, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=cases(150), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(script=st.lists(turns, max_size=12))
 def test_key_value_storage_equals_a_dict_over_a_store_in_memory(script: Any) -> None:
     run(MemoryStore(), script)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=cases(30), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(script=st.lists(turns, max_size=12))
 def test_key_value_storage_equals_a_dict_over_sqlite(script: Any, tmp_path_factory: pytest.TempPathFactory) -> None:
     with open_sqlite(tmp_path_factory.mktemp("kv")) as store:

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from tests.support import memory_store, virtual_time
 from tests.support.harness import Core, open_sqlite
+from tests.support.lots import cases
 
 
 class Undo(Exception):
@@ -187,13 +188,13 @@ def in_virtual_time(events: list[Any], store: Any) -> None:
         virtual_time.run(check(events, store), patch)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=cases(100), deadline=None)
 @given(EVENTS)
 def test_mixed_turns_equal_the_model_on_a_store_in_memory(events: list[Any]) -> None:
     in_virtual_time(events, memory_store.MemoryStore())
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=cases(20), deadline=None)
 @given(EVENTS)
 def test_mixed_turns_equal_the_model_on_the_real_store(events: list[Any]) -> None:
     with tempfile.TemporaryDirectory() as directory, open_sqlite(Path(directory)) as store:

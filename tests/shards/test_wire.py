@@ -13,6 +13,8 @@ from actord.shards.wire import BatchReader, WireError, pack_batch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.support.lots import cases
+
 parts = (
     st.none()
     | st.booleans()
@@ -49,7 +51,7 @@ def test_a_batch_fed_byte_by_byte_comes_out_with_its_last_byte(batch: Any) -> No
     assert reader.feed(data[-1:]) == batch
 
 
-@settings(max_examples=300)
+@settings(max_examples=cases(150))
 @given(frames, st.integers(0, 1 << 30), st.integers(1, 255), st.booleans())
 def test_a_damaged_batch_never_crashes_and_is_never_half_taken(batch: Any, place: int, flip: int, whole: bool) -> None:
     data = bytearray(pack_batch(batch))
@@ -65,7 +67,7 @@ def test_a_damaged_batch_never_crashes_and_is_never_half_taken(batch: Any, place
     assert reader.feed(pack_batch([[1]])) == [[1]]
 
 
-@settings(max_examples=300)
+@settings(max_examples=cases(150))
 @given(st.binary(max_size=200))
 def test_random_bytes_never_raise_anything_but_wire_error(data: bytes) -> None:
     for framed in (data, struct.pack("<I", len(data)) + data):

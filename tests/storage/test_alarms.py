@@ -14,6 +14,8 @@ from actord.storage.sqlite import SqliteStore
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.support.lots import cases
+
 FOREVER = 1 << 60
 
 
@@ -80,7 +82,7 @@ def test_an_actor_that_is_cleared_keeps_its_alarm(tmp_path: Path) -> None:
     store.close()
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=cases(25), deadline=None)
 @given(
     dues=st.lists(st.integers(0, 12), max_size=30),
     until=st.integers(0, 12),

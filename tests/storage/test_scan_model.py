@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.storage.stores import open_store
+from tests.support.lots import cases
 
 KEYS = st.one_of(
     st.sampled_from(["a", "b", "aa", "a\0", "a\0a", "\0", "ä", "z\uffff", "\U0001f600", "\uffff", "\U0010ffff"]),
@@ -45,7 +46,7 @@ def expected(rows: dict[str, bytes], *, start, start_after, end, reverse, limit,
     return taken, True
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=cases(30), deadline=None)
 @given(batches=BATCHES, ranges=st.lists(RANGE, min_size=1, max_size=8), reopen=st.booleans())
 def test_scan_equals_a_sorted_dict(batches, ranges, reopen):
     with tempfile.TemporaryDirectory() as folder:

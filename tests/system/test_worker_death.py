@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
+import socket
 from concurrent.futures import ThreadPoolExecutor
 
-from tests.support.server import connect, read_replies
+from tests.support.server import call_path, connect, read_replies
 
 SETTINGS = {"server.workers": 1, "server.restart_delay_max": 0.2}
 
@@ -59,23 +62,34 @@ def test_pipelined_calls_keep_their_order_over_a_worker_s_death(serve, fifo):
 def test_a_front_that_dies_leaves_its_marks_to_nobody(serve, fifo):
     """The calls of a dead front must not unmark those of its successor: they would be sent again, and run twice."""
     server = serve("probe.py", settings=SETTINGS)
-    with ThreadPoolExecutor(16) as pool:
-        first = pool.submit(server.call, "Probe", "a", "wait_for", fifo.path, str(fifo.path) + ".go")
-        os.mkfifo(str(fifo.path) + ".go")
+    go = str(fifo.path) + ".go"
+    os.mkfifo(go)
+    with ThreadPoolExecutor(16) as pool, contextlib.ExitStack() as open_ones:
+
+        def send(method: str, *args: object) -> socket.socket:
+            """A call that has left us for certain, on a connection of its own."""
+            body = json.dumps(args).encode()
+            head = f"POST {call_path('Probe', 'a', method)} HTTP/1.1\r\nHost: t\r\nContent-Type: application/json\r\n"
+            connection = open_ones.enter_context(connect(server.port))
+            connection.sendall(b"%bContent-Length: %d\r\n\r\n%b" % (head.encode(), len(body), body))
+            return connection
+
+        first = send("wait_for", fifo.path, go)
         fifo.wait()
-        waiting = [pool.submit(server.call, "Probe", "a", "add", 1) for _ in range(8)]
+        waiting = [send("add", 1) for _ in range(8)]
         # Answered behind all of them on the same link: they are in the worker's mailbox.
         server.result("Probe", "other", "pid")
         since = server.mark()
         server.kill_child(server.children("front")[0].pid)
-        for call in (first, *waiting):
-            assert isinstance(call.exception(), OSError)
+        for connection in (first, *waiting):
+            with contextlib.suppress(ConnectionResetError):
+                assert connection.recv(1) == b"", "it was answered"
         server.wait_log("^front-0 is ready$", since=since)
         # The ids of these calls are those of the dead front's.
         running = [pool.submit(server.call, "Probe", f"n{i}", "hold", fifo.path) for i in range(10)]
         for _ in running:
             fifo.wait()
-        with open(str(fifo.path) + ".go", "w"):
+        with open(go, "w"):
             pass  # the first call ends; those behind it are given up
         server.result("Probe", "a", "get", "sum")
         server.kill_child(server.worker_of(0))

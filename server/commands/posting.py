@@ -1,0 +1,53 @@
+"""One POST to a server, for ``actord call``: over TCP or a unix socket."""
+
+from __future__ import annotations
+
+import http.client
+import socket
+
+import typer
+from actord.client_address import address
+from actord.server.exits import UNAVAILABLE, StartError
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: str, timeout: float) -> None:
+        super().__init__("localhost", timeout=timeout)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+
+
+def post(url: str, path: str, body: bytes, timeout: float) -> tuple[int, bytes]:
+    """The status and the body of the answer. Raises ``StartError`` when there is none in ``timeout`` seconds."""
+    connection, base = _connection(url, timeout)
+    headers = {"Content-Type": "application/json", "Accept": "application/json"}
+    try:
+        connection.request("POST", base + path, body, headers)
+        response = connection.getresponse()
+        return response.status, response.read()
+    except TimeoutError:
+        raise StartError(f"No answer from {url} within {timeout:g} s (--timeout).", UNAVAILABLE) from None
+    except (OSError, http.client.HTTPException) as error:
+        reason = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
+        raise StartError(
+            f"No server answers at {url}: {reason}. Start one with `actord serve`, or name its address with --url or "
+            "ACTORD_URL.",
+            UNAVAILABLE,
+        ) from None
+    finally:
+        connection.close()
+
+
+def _connection(url: str, timeout: float) -> tuple[http.client.HTTPConnection, str]:
+    try:
+        server = address(url)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--url") from None
+    if server.socket:
+        return _UnixConnection(server.socket, timeout), ""
+    kind = http.client.HTTPSConnection if server.tls else http.client.HTTPConnection
+    return kind(server.host, server.port, timeout=timeout), server.base
