@@ -7,12 +7,12 @@ without regard to case; their values are str of Latin-1, as HTTP has them.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, quote, unquote
 
-from actord.errors import ActordError, BadRequest
+from actord.errors import ActordError, BadRequest, PayloadTooLarge
 
 if TYPE_CHECKING:
     from actord.cookies import SameSite
@@ -174,7 +174,20 @@ class Request:
     * ``headers``: a mapping without regard to case. ``client``: the peer's address, or None where there is none.
     """
 
-    __slots__ = ("_body", "_query", "client", "headers", "method", "path", "query_string", "raw_path", "url")
+    __slots__ = (
+        "_body",
+        "_follows",
+        "_most",
+        "_progress",
+        "_query",
+        "client",
+        "headers",
+        "method",
+        "path",
+        "query_string",
+        "raw_path",
+        "url",
+    )
 
     def __init__(
         self,
@@ -198,6 +211,18 @@ class Request:
         self.path = unquote(self.raw_path) if "%" in self.raw_path else self.raw_path
         self._body = body
         self._query: MultiMap | None = None
+        self._follows: AsyncIterator[bytes] | None = None
+
+    def body_follows(self, stream: AsyncIterator[bytes], most: int) -> None:
+        """For the runtime: the body is still coming; at most so many bytes of it are ever kept in one."""
+        self._follows = stream
+        self._most = most
+        self._progress: Callable[[], None] | None = None
+
+    def on_progress(self, progress: Callable[[], None]) -> None:
+        """For the runtime: called with each part of a body that is still coming."""
+        if self._follows is not None:
+            self._progress = progress
 
     @property
     def query(self) -> MultiMap:
@@ -216,15 +241,37 @@ class Request:
 
         return parse_cookies("; ".join(self.headers.getlist("cookie")))
 
+    async def stream(self) -> AsyncIterator[bytes]:
+        """The body in parts, as they come: for what need not be in memory at once. At the front door the client is read
+        as fast as this is; elsewhere the body is there, and one part. Once only: ``RuntimeError`` the second time.
+        """
+        if self._follows is None:
+            if self._body:
+                yield self._body
+            return
+        follows, self._follows = self._follows, _taken()
+        async for part in follows:
+            if self._progress is not None:
+                self._progress()
+            yield part
+
     async def body(self) -> bytes:
-        """The whole body."""
+        """The whole body. ``PayloadTooLarge`` when it is over ``http.body_bytes``: read such a one with ``stream``."""
+        if self._follows is not None:
+            parts = bytearray()
+            async for part in self.stream():
+                parts += part
+                if len(parts) > self._most:
+                    raise PayloadTooLarge(f"The body may have {self._most} bytes at most.")
+            self._body = bytes(parts)
+            self._follows = None
         return self._body
 
     async def text(self) -> str:
         """The body as text, in the charset of its Content-Type or else UTF-8. Raises ``BadRequest``."""
         charset = _charset(self.headers.get("content-type", "")) or "utf-8"
         try:
-            return self._body.decode(charset)
+            return (await self.body()).decode(charset)
         except (LookupError, ValueError):
             raise BadRequest(f"The body is not text in {charset}.") from None
 
@@ -232,7 +279,7 @@ class Request:
         """The body as a JSON value, with integers of any size exact. Raises ``BadRequest``."""
         from actord.json import loads
 
-        return loads(self._body)
+        return loads(await self.body())
 
     @classmethod
     def from_wire(cls, fields: list[Any], body: bytes) -> Request:
@@ -395,6 +442,11 @@ class Response:
 
     def __repr__(self) -> str:
         return f"<Response {self.status}, {len(self.body)} bytes>"
+
+
+async def _taken() -> AsyncIterator[bytes]:
+    raise RuntimeError("the body was read as a stream already")
+    yield b""
 
 
 def check_status(status: object) -> None:

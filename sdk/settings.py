@@ -36,6 +36,7 @@ class Http(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     line_bytes: Annotated[int, msgspec.Meta(ge=256, le=MIB)] = 8_192
     header_count: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 100
     body_bytes: Annotated[int, msgspec.Meta(ge=0, le=BODY_BYTES_MAX)] = 10 * MIB
+    upload_bytes: Size = 0  # the same for bodies that the front door reads as streams; less than body_bytes: as that
     body_rate: Size = 1_024  # bytes a second that a body must make, after head_timeout of grace
     keep_alive: Seconds = 75.0
     write_stall: Seconds = 30.0

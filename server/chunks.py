@@ -17,7 +17,19 @@ _SIZE = re.compile(rb"[0-9A-Fa-f]+").match
 class ChunkedBody:
     """A chunked body. llhttp gets it in pieces that end with LF, because it does not say where a message ended."""
 
-    __slots__ = ("_done", "_limits", "_parser", "_size_line", "_size_read", "_trailer", "body", "count", "seen")
+    __slots__ = (
+        "_done",
+        "_limits",
+        "_parser",
+        "_size_line",
+        "_size_read",
+        "_trailer",
+        "body",
+        "count",
+        "handed",
+        "limit",
+        "seen",
+    )
 
     def __init__(self, limits: Http) -> None:
         self._limits = limits
@@ -29,6 +41,8 @@ class ChunkedBody:
         self._size_read = False
         self.body = bytearray()
         self.seen = 0
+        self.handed = 0  # bytes that ``take`` has given out
+        self.limit = limits.body_bytes
         self.count = 0
         self._parser = httptools.HttpRequestParser(self)
         self._parser.feed_data(b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n")
@@ -51,13 +65,21 @@ class ChunkedBody:
             pos = stop
             if self._trailer:
                 raise Refused(400, "Trailers are not accepted.")
-            if len(self.body) + self._announced() > limits.body_bytes:
-                raise Refused(413, f"The body may have {limits.body_bytes} bytes at most.")
-            if self.seen - len(self.body) > limits.head_bytes + self.count * _CHUNK_FRAMING_BYTES:
+            size_so_far = self.handed + len(self.body)
+            if size_so_far + self._announced() > self.limit:
+                raise Refused(413, f"The body may have {self.limit} bytes at most.")
+            if self.seen - size_so_far > limits.head_bytes + self.count * _CHUNK_FRAMING_BYTES:
                 raise Refused(400, "The chunk extensions are too long.")
             if self._done:
                 return data[pos:]
         return None
+
+    def take(self) -> bytes:
+        """What has come of the body since the last time; it is kept no longer."""
+        part = bytes(self.body)
+        self.body.clear()
+        self.handed += len(part)
+        return part
 
     def _announced(self) -> int:
         """The size of the chunk whose first line has just ended; 0 at any other time."""

@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, cast
 
 from actord.errors import ActordError, ActorOverloaded, BadRequest, MethodNotAllowed
-from actord.server import system
+from actord.server import system, uploads
 from actord.server.exchange import Exchange, PlainExchange
 from actord.server.formats import call_format, call_key
 from actord.server.heads import MSGPACK, PAIR, Head, Refused
@@ -31,6 +32,7 @@ from actord.shards.slots import slot_of
 
 if TYPE_CHECKING:
     from actord.server.httpserver import HttpServer
+    from actord.server.uploads import UploadExchange
 
 # How long a client may take to close its side after we have said that the connection ends.
 LINGER_SECONDS = 2.0
@@ -64,6 +66,7 @@ class Connection(asyncio.Protocol):
         "simple",
         "transport",
         "upgrade",
+        "upload",
         "writable",
         "write",
     )
@@ -81,13 +84,14 @@ class Connection(asyncio.Protocol):
         self.queue: deque[Exchange] = deque()
         self.simple = True  # nothing stands between an answer and the socket but its turn
         self.peer = ""  # the client's IP address; empty on a unix socket
-        self._parser = RequestParser(server.heads, self._http)
+        self._parser = RequestParser(server.heads, self._http, partial(uploads.begin, self))
         self.transport: asyncio.Transport | None = None
         self.deaf = False  # whatever else arrives is thrown away
         self.eof = False  # the client has stopped sending
         self.ended = False  # we have stopped sending
         self._held = False  # reading is paused
         self.upgrade: UpgradeExchange | None = None  # the last request, which may become a socket
+        self.upload: UploadExchange | None = None  # the last request, while its body is passed on
         self.writable = True
         self._flush_due = False
         # for the sweep
@@ -116,7 +120,7 @@ class Connection(asyncio.Protocol):
         self._active = True
         if self.deaf:
             if self.upgrade is not None and not self.upgrade.keep(data):
-                self._hold()
+                self.hold()
             return
         parser = self._parser
         try:
@@ -126,7 +130,7 @@ class Connection(asyncio.Protocol):
                 if self.deaf or not parser.has_rest:
                     break
                 if len(self.queue) >= self._pipeline or not self.writable:
-                    self._hold()
+                    self.hold()
                     return
                 request = parser.next()
         except Refused as refusal:
@@ -138,29 +142,29 @@ class Connection(asyncio.Protocol):
             self._count_receiving(0)
             self._phase = "idle"
         if len(self.queue) >= self._pipeline:
-            self._hold()
+            self.hold()
 
     def eof_received(self) -> bool:
         self.eof = True
         self.simple = False
-        self._stop_listening()
+        self.stop_listening()
         # Answers under way are still wanted: only the sending side was closed.
         return bool(self.queue) and not self.ended and self.upgrade is None
 
     def pause_writing(self) -> None:
         self.writable = False
-        self._hold()
+        self.hold()
 
     def resume_writing(self) -> None:
         self.writable = True
         if self.queue and self.queue[0].streams:
             self.queue[0].advance()
-        self._resume_soon()
+        self.resume_soon()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.ended = True
         self.transport = None
-        self._stop_listening()
+        self.stop_listening()
         self._forget_requests()
         self.server.forget(self)
 
@@ -173,19 +177,17 @@ class Connection(asyncio.Protocol):
         if phase != self._phase and not (phase == "head" and self._phase == "accepted"):
             self._phase = phase
             self._since = monotonic()
+        self._count_receiving(parser.body_kept)
         if phase == "body":
-            self._count_receiving(parser.body_received)
             if self.server.receiving > self.server.receiving_limit:
                 self._refuse(503, ActorOverloaded("Too many bodies are being received.", retry_after=1))
             elif parser.wants_continue:
                 self.simple = False
-                self._continue()
-        else:
-            self._count_receiving(0)
+                self.say_continue()
 
-    def _continue(self) -> None:
+    def say_continue(self) -> None:
         """``100 Continue``, when it is the turn of the request that waits for it."""
-        if not self.queue and not self.ended and self._parser.wants_continue:
+        if (not self.queue or self.queue[0].wants_body) and not self.ended and self._parser.wants_continue:
             self._parser.continued()
             self.send(CONTINUE)
             self._simplify()
@@ -309,15 +311,21 @@ class Connection(asyncio.Protocol):
 
     def _refuse(self, status: int, error: ActordError) -> None:
         """Answer in turn, then close; nothing that follows is looked at."""
-        self._stop_listening()
+        upload, self.upload = self.upload, None
+        self.stop_listening()
+        if upload is not None:
+            upload.refuse(error, status)
+            return
         status, head, body = problem(error, status)
         self._answer(Exchange(self, close=True), status, head, body)
 
-    def _stop_listening(self) -> None:
+    def stop_listening(self) -> None:
         """Whatever else arrives is thrown away, and so is what has arrived of a request that is not complete."""
         self.deaf = True
         self._parser.give_up()
         self._count_receiving(0)
+        if self.upload is not None:
+            self.upload.abandon()
 
     # -- answers
 
@@ -353,9 +361,9 @@ class Connection(asyncio.Protocol):
         if close or (not queue and (self.eof or (self.server.draining and not self._receives()))):
             self._end()
         elif self._held:
-            self._resume_soon()
-        elif not queue:
-            self._continue()
+            self.resume_soon()
+        else:
+            self.say_continue()
         if queue and queue[0].streams:
             queue[0].advance()
 
@@ -365,18 +373,21 @@ class Connection(asyncio.Protocol):
 
     # -- backpressure
 
-    def _hold(self) -> None:
+    def hold(self) -> None:
         self.simple = False
         if not self._held and self.transport is not None and not self.ended:
             self._held = True
             self.transport.pause_reading()
 
-    def _resume_soon(self) -> None:
-        if self._held and self.writable and len(self.queue) < self._pipeline:
+    def _may_read(self) -> bool:
+        return self.writable and len(self.queue) < self._pipeline and (self.upload is None or self.upload.has_room)
+
+    def resume_soon(self) -> None:
+        if self._held and self._may_read():
             self.server.loop.call_soon(self._resume)
 
     def _resume(self) -> None:
-        if not self._held or not self.writable or len(self.queue) >= self._pipeline or self.ended:
+        if not self._held or not self._may_read() or self.ended:
             return
         self._held = False
         assert self.transport is not None
@@ -459,15 +470,12 @@ class Connection(asyncio.Protocol):
                 self.abort()
         elif self._held or self.deaf:
             self._since = now
-        elif self._phase == "accepted":
+        elif self._phase in ("accepted", "head"):
             if waited > http.head_timeout:
-                if self._parser.in_head:
+                if self._phase == "head" or self._parser.in_head:
                     self._late("The head of the request did not arrive in time.")
                 else:
                     self.abort()
-        elif self._phase == "head":
-            if waited > http.head_timeout:
-                self._late("The head of the request did not arrive in time.")
         elif self._phase == "body":
             if http.body_rate and waited > http.head_timeout + self._parser.body_received / http.body_rate:
                 self._late("The body of the request arrived too slowly.")

@@ -16,6 +16,7 @@ class Exchange(Waiter):
     """A request under way. ``answer`` is None until it is known; answers leave in the order of the requests."""
 
     streams = False  # a stream that has begun and not ended
+    wants_body = False  # the program reads a body that has not come yet
 
     __slots__ = ("answer", "close", "connection", "head_only", "id", "keep_alive_10", "link", "no_store")
 

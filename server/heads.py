@@ -52,6 +52,7 @@ class Head:
     """What a header block says. Shared by all requests that carry the same block: never changed."""
 
     __slots__ = (
+        "apart",
         "charset_ok",
         "chunked",
         "content_encoding",
@@ -77,6 +78,7 @@ class Head:
         self.host: str | None = None
         self.length = 0
         self.chunked = False
+        self.apart = False  # its body is not simply the bytes behind it: chunked, or larger than what may come whole
         self.keep_alive = not http10
         self.expect_continue = False
         self.content_type = NO_TYPE
@@ -98,6 +100,7 @@ class Head:
         head.host = self.host
         head.length = self.length
         head.chunked = self.chunked
+        head.apart = self.apart
         head.keep_alive = self.keep_alive
         head.expect_continue = self.expect_continue
         head.content_type = self.content_type
@@ -135,8 +138,10 @@ class HeadReader:
         if max(map(len, lines)) > limits.line_bytes:
             raise Refused(431, f"A header line is longer than {limits.line_bytes} bytes.")
         head = _interpret(_fields(block), version == HTTP10)
-        if head.length > limits.body_bytes:
-            raise Refused(413, f"The body may have {limits.body_bytes} bytes at most.")
+        most = max(limits.body_bytes, limits.upload_bytes)
+        if head.length > most:
+            raise Refused(413, f"The body may have {most} bytes at most.")
+        head.apart = head.chunked or head.length > limits.body_bytes
         head.lines = len(lines) - 2
         if len(block) <= _CACHED_BLOCK_BYTES and not head.websocket:  # its key is new each time
             known = self.known[version]

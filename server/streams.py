@@ -115,7 +115,7 @@ class StreamableExchange(Exchange):
             return
         parts = [] if self._writing else [self._begin()]
         if self._state == BROKEN:
-            self._cut()
+            self.cut()
             return
         chunked = self._chunked
         for data in self._waiting:
@@ -129,6 +129,7 @@ class StreamableExchange(Exchange):
             assert connection.transport is not None
             connection.transport.set_write_buffer_limits(high=connection.server.settings.http.write_buffer)
             self.streams = False
+            self.finished()
             self.answer = b""
             connection.answered()
             return
@@ -172,12 +173,15 @@ class StreamableExchange(Exchange):
             framing=framing + (CLOSE if self.close else KEEP_ALIVE if self.keep_alive_10 else b""),
         )
 
+    def finished(self) -> None:
+        """The whole answer was written."""
+
     def sweep(self, now: float) -> None:
         draining = self.connection.server.draining
         if (draining and self._endless) or ((draining or self.connection.eof) and now - self._since > IDLE_SECONDS):
-            self._cut()
+            self.cut()
 
-    def _cut(self) -> None:
+    def cut(self) -> None:
         """End the connection so that the client can't take what it has for the whole."""
         connection = self.connection
         if self._by_close and connection.transport is not None:

@@ -18,13 +18,14 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from actord.http import FRAMING_HEADERS, Request, check_header, check_status
-from actord.shards.door import problem_of
+from actord.shards.door import more_time, problem_of
+from actord.shards.inflow import BodyBroken
 from actord.shards.lifespan import VERSIONS, Application, Lifespan, Message
 from actord.shards.outbound import Visit, current_visit
 from actord.shards.outflow import LengthError, Outflow
 from actord.shards.problem import log_fault
 from actord.shards.watched import watched
-from actord.shards.wire import TIMING
+from actord.shards.wire import BODY_FOLLOWS, TIMING
 
 if TYPE_CHECKING:
     from actord.shards.intake import Connection
@@ -75,6 +76,7 @@ class AsgiDoor:
         limit = min(self._time_limit, deadline / 1000 - started)
         try:
             async with asyncio.timeout(limit) as cycle.timeout:
+                request.on_progress(lambda: more_time(cycle.timeout, visit, limit))
                 await self._started.wait()
                 await watched(self._run(request, cycle), "the front door")
             error: BaseException | None = None
@@ -113,6 +115,7 @@ class _Cycle:
     """One request: what its application receives and sends."""
 
     __slots__ = (
+        "_body",
         "_complete",
         "_flags",
         "_gone",
@@ -141,6 +144,7 @@ class _Cycle:
         self._request = request
         self._flags = flags
         self._queued = queued
+        self._body = request.stream() if flags & BODY_FOLLOWS else None
         self._taken = False  # the whole body was received
         self._gone = asyncio.Event()  # the client has, or the response is complete
         self._status = 0  # of the response, once it was started
@@ -165,8 +169,17 @@ class _Cycle:
 
     async def receive(self) -> Message:
         if not self._taken and not self._gone.is_set():
-            self._taken = True
-            return {"type": "http.request", "body": await self._request.body(), "more_body": False}
+            if self._body is None:
+                self._taken = True
+                return {"type": "http.request", "body": await self._request.body(), "more_body": False}
+            try:
+                part = await anext(self._body, None)
+            except BodyBroken:
+                part = b""
+            if self._gone.is_set():
+                return {"type": "http.disconnect"}
+            self._taken = part is None
+            return {"type": "http.request", "body": part or b"", "more_body": part is not None}
         await self._gone.wait()
         return {"type": "http.disconnect"}
 

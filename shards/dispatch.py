@@ -10,7 +10,7 @@ from actord import StatefulActor
 from actord.errors import ActordError, ActorOverloaded, ActorUnavailable, BadRequest, NotFound, StoreBroken
 from actord.http import Request
 from actord.limits import LINK_CALLS, NAME_BYTES
-from actord.settings import Actors
+from actord.settings import Actors, Http
 from actord.shards.activation import Activation, Host
 from actord.shards.call import Call, Sink
 from actord.shards.event_streams import EventStreams
@@ -24,7 +24,7 @@ from actord.shards.shard import Shard
 from actord.shards.slots import slot_of
 from actord.shards.sql import SqlPool
 from actord.shards.turns import TurnRunner
-from actord.shards.wire import EVENTS, MSGPACK, OPENAPI, PAIR, Frame, WireError
+from actord.shards.wire import BODY_FOLLOWS, EVENTS, MSGPACK, OPENAPI, PAIR, Frame, WireError
 
 if TYPE_CHECKING:
     from actord.shards.intake import Connection
@@ -60,6 +60,7 @@ class Dispatcher:
         self.waits: WaitGraph  # set once, when the worker is composed
         self.events = EventStreams(settings.event_streams)
         self.front_door: Door | MountedDoors | None = None
+        self.body_bytes = Http().body_bytes  # what a front door may take at once of a body that follows
         self.connections: set[Connection] = set()
         self._document: bytes | None = None  # OpenAPI, once it was asked for
         self.key_rules = Rules(int(settings.idempotency_ttl * 1000), settings.idempotency_keys)
@@ -139,7 +140,10 @@ class Dispatcher:
             return
         assert sink.begun is not None
         sink.begun[id_] = 1  # it may call actors from its first moment on
-        door.begin(sink, id_, Request.from_wire(request, body), flags, deadline, now)
+        asked = Request.from_wire(request, body)
+        if flags & BODY_FOLLOWS:
+            asked.body_follows(sink.open_body(id_), self.body_bytes)
+        door.begin(sink, id_, asked, flags, deadline, now)
 
     def _describe(self, sink: Connection, id_: int, flags: int) -> None:
         from actord.shards.openapi import document  # only a worker that is asked for it pays for it

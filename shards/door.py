@@ -53,6 +53,7 @@ class FrontDoor:
             scope = asyncio.timeout(limit)
             try:
                 response: Response | None = None
+                request.on_progress(lambda: more_time(scope, visit, limit))
                 async with scope:
                     response = await watched(self._handler(request, self.env), "the front door")
                 if not isinstance(response, Response):
@@ -69,6 +70,7 @@ class FrontDoor:
                     (started - queued) * 1e3,
                     (monotonic() - started) * 1e3,
                 )
+            request.on_progress(lambda: None)
             if isinstance(response, StreamingResponse):
                 await _stream(sink, id_, response, head, visit)
                 return
@@ -91,6 +93,13 @@ class FrontDoor:
             del sink.doors[id_]
             sink.put_reply(id_, 503, b"", b"")
             sink.flush()
+
+
+def more_time(scope: asyncio.Timeout, visit: Visit, limit: float) -> None:
+    """A part of the request's body was read: the limit is for the time without one."""
+    visit.deadline = int((monotonic() + limit) * 1000)
+    if scope.when() is not None:
+        scope.reschedule(asyncio.get_running_loop().time() + limit)
 
 
 async def _stream(sink: Connection, id_: int, response: StreamingResponse, head: bytes, visit: Visit) -> None:

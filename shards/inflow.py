@@ -19,6 +19,10 @@ from actord.limits import STREAM_FRAME_BYTES, STREAM_WINDOW_BYTES
 GRANT_STEP_BYTES = STREAM_WINDOW_BYTES // 4
 
 
+class BodyBroken(OSError):
+    """A request's body that will never be complete: its client or its front has gone, or it was answered."""
+
+
 class Chunks:
     """What has come, between the link and the iterator; the link holds this one only."""
 
@@ -49,9 +53,13 @@ class Chunks:
 class Inflow:
     """The iterator. For one reader."""
 
-    __slots__ = ("_chunks", "_give_up", "_grant", "_taken")
+    __slots__ = ("_chunks", "_first", "_give_up", "_grant", "_taken")
 
-    def __init__(self, chunks: Chunks, grant: Callable[[int], Any], give_up: Callable[[], Any]) -> None:
+    def __init__(
+        self, chunks: Chunks, grant: Callable[[int], Any], give_up: Callable[[], Any], *, first: int = 0
+    ) -> None:
+        """``first``: what is granted when the reader begins, where nothing was before."""
+        self._first = first
         self._chunks = chunks
         self._grant = grant
         self._give_up = give_up
@@ -62,6 +70,9 @@ class Inflow:
 
     async def __anext__(self) -> bytes:
         inflow = self._chunks
+        if self._first:
+            self._grant(self._first)
+            self._first = 0
         while not inflow.chunks:
             if inflow.error is not None:
                 raise inflow.error

@@ -15,11 +15,13 @@ import os
 from time import monotonic
 from typing import TYPE_CHECKING, Protocol, cast
 
-from actord.limits import BEGUN_BYTES, MIB
+from actord.limits import BEGUN_BYTES, MIB, STREAM_WINDOW_BYTES
 from actord.shards.call import Call, Sink
+from actord.shards.inflow import BodyBroken, Chunks, Inflow
 from actord.shards.outflow import Outflow, begin_answer
 from actord.shards.socket_events import SocketEvents
 from actord.shards.wire import (
+    BODY,
     CALL,
     CALLX,
     CANCEL,
@@ -28,6 +30,7 @@ from actord.shards.wire import (
     DRAINING,
     FETCH,
     GRANT,
+    GRANT_BODY,
     HELLO,
     PROBE,
     READY,
@@ -77,6 +80,7 @@ class Connection(asyncio.Protocol, Sink):
         self.streams: dict[int, Outflow] = {}
         self.sockets: SocketEvents | None = None
         self._socket_bytes = 0  # in ``_out``
+        self.bodies: dict[int, Chunks] = {}  # of requests, while they come
         self._flush_due = False
 
     # -- replies
@@ -87,6 +91,8 @@ class Connection(asyncio.Protocol, Sink):
 
     def put_reply(self, id_: int, status: int, body: bytes, head: bytes | None) -> None:
         """A reply that is no call's: the front door's."""
+        if self.bodies:
+            self.close_body(id_)
         self._out.append((REPLY, id_, status, body, head))
 
     def put_frame(self, frame: Frame) -> None:
@@ -163,6 +169,8 @@ class Connection(asyncio.Protocol, Sink):
                 self._cancel(frame[1])
             elif kind == FETCH:
                 self._dispatcher.fetch(self, frame, now)
+            elif kind == BODY:
+                self._body(*frame[1:])
             elif kind == GRANT:
                 self._grant(frame[1], frame[2])
             elif kind == DOOR:
@@ -188,6 +196,32 @@ class Connection(asyncio.Protocol, Sink):
             call.cancelled = True
         elif id_ in self.doors:
             self.doors[id_].cancel()
+            self.close_body(id_)
+
+    def open_body(self, id_: int) -> Inflow:
+        """A request whose body follows: it is granted room when somebody begins to read."""
+        chunks = self.bodies[id_] = Chunks()
+        return Inflow(
+            chunks,
+            lambda size: self.put_frame((GRANT_BODY, id_, size)) if id_ in self.bodies else None,
+            lambda: None,
+            first=STREAM_WINDOW_BYTES,
+        )
+
+    def close_body(self, id_: int) -> None:
+        """Nothing of it comes any more."""
+        chunks = self.bodies.pop(id_, None)
+        if chunks is not None and not chunks.ended:
+            chunks.end(BodyBroken("the body of the request is not there any more"))
+
+    def _body(self, id_: int, data: bytes, last: bool) -> None:
+        if type(data) is not bytes or type(last) is not bool:
+            raise WireError("a part of a body that is none")
+        chunks = self.bodies.get(id_)
+        if chunks is not None and not chunks.ended:  # its request may be over
+            chunks.feed(data)
+            if last:
+                chunks.end()
 
     def _grant(self, id_: int, size: int) -> None:
         if type(size) is not int or not 0 < size <= _GRANT_MAX:
@@ -213,3 +247,5 @@ class Connection(asyncio.Protocol, Sink):
             task.cancel()
         if self.sockets is not None:
             self.sockets.lost()
+        for id_ in list(self.bodies):
+            self.close_body(id_)

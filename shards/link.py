@@ -29,11 +29,13 @@ from typing import Any, Protocol, cast
 from actord.errors import ActorOverloaded
 from actord.limits import BEGUN_BYTES, LINK_BYTES, LINK_CALLS
 from actord.shards.wire import (
+    BODY,
     CALLX,
     CANCEL,
     DATA,
     DRAINING,
     GRANT,
+    GRANT_BODY,
     HEAD,
     HELLO,
     MORE,
@@ -69,6 +71,9 @@ class Waiter:
     def on_head(self, status: int, head: bytes) -> None:
         """The answer is a stream that begins now. ``grant`` tells the link how much of it was taken."""
         raise WireError("a stream answers what has no stream")
+
+    def on_room(self, size: int) -> None:
+        """The worker takes so many bytes more of the request's body (see ``send_body``)."""
 
     def on_data(self, data: bytes, state: int) -> None:
         """A piece of the stream; ``state`` is MORE, END or BROKEN."""
@@ -218,6 +223,13 @@ class Link(asyncio.Protocol):
                 self._loop.call_soon(self._flush)
             self._out.append((GRANT, id_, size))
 
+    def send_body(self, id_: int, data: bytes, last: bool) -> None:
+        """A part of a request's body, within what ``on_room`` has granted."""
+        if self._up and (id_ in self._waiting or id_ in self._streams):
+            if not self._out:
+                self._loop.call_soon(self._flush)
+            self._out.append((BODY, id_, data, last))
+
     def expire(self) -> None:
         """Called about once a second by the owner: finish the calls that nobody should wait for any longer."""
         now = int(monotonic() * 1000)
@@ -326,6 +338,10 @@ class Link(asyncio.Protocol):
             self._flush()
             if self._on_ready is not None:
                 self._on_ready(self)
+        elif frame[0] == GRANT_BODY and len(frame) == 3:
+            waiter = self._waiting.get(frame[1]) or self._streams.get(frame[1])
+            if waiter is not None:
+                waiter.on_room(frame[2])
         elif frame[0] == DRAINING:
             self.ready = False  # what comes now waits for the successor
         elif self.relay is not None and self._up:

@@ -104,6 +104,7 @@ class Outflow:
             self.over = True
             self._sink.streams.pop(self._id, None)
             self._sink.doors.pop(self._id, None)
+            self._sink.close_body(self._id)
             self._sink.put_frame((DATA, self._id, b"", state))
             if self._room is not None and not self._room.done():
                 self._room.set_result(None)

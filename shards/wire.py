@@ -11,6 +11,7 @@ Caller to worker                                                  Worker to call
   CALLX   id, type, name, method, extras, flags, deadline, body
   CANCEL  id                                                        HEAD    id, status, head
   GRANT   id, bytes                                                 DATA    id, data, state
+  BODY    id, data, last                                            GRANT_BODY  id, bytes
   PROBE   worker, token, born, via, path
   CYCLE   token, path
 
@@ -30,7 +31,7 @@ is MORE, END or BROKEN: with one of the latter the call is over and its id free 
 never None, and may hold ``content-length: N``. The worker may have sent STREAM_WINDOW_BYTES (data, and
 STREAM_FRAME_BYTES for each DATA that is not the last) more than the caller has granted; GRANT raises that.
 
-Kinds 9 and 21 are given out for streamed requests.
+A DOOR with the flag BODY_FOLLOWS has its body in BODY frames, sent as GRANT_BODY allows, from nothing on.
 
 Sockets (server/relay.py, shards/sockets.py) are numbered by the front for each link: ``sid``.
   WS_OPEN     sid, seq, uid, type, name, request, deadline          WS_ACCEPT     sid, subprotocol or None, head
@@ -58,8 +59,8 @@ from actord.limits import WIRE_BATCH_BYTES
 
 VERSION = 2
 
-HELLO, CALL, FETCH, DOOR, CANCEL, CALLX, PROBE, CYCLE, GRANT = 1, 2, 3, 4, 5, 6, 7, 8, 10
-READY, REPLY, DRAINING, HEAD, DATA = 16, 17, 18, 19, 20
+HELLO, CALL, FETCH, DOOR, CANCEL, CALLX, PROBE, CYCLE, BODY, GRANT = 1, 2, 3, 4, 5, 6, 7, 8, 9, 10
+READY, REPLY, DRAINING, HEAD, DATA, GRANT_BODY = 16, 17, 18, 19, 20, 21
 
 # states of DATA
 MORE, END, BROKEN = 0, 1, 2
@@ -72,6 +73,7 @@ MSGPACK = 1  # body and reply are application/msgpack, with every codec type
 TIMING = 2  # the caller wants Server-Timing in the reply's head
 EVENTS = 8  # of a FETCH: not the actor's handler is meant, but the stream of what it emits
 PAIR = 4  # with MSGPACK: the body is [positional, keywords], as a Python caller gave them
+BODY_FOLLOWS = 16  # of a DOOR: the body comes in frames of its own
 
 # A DOOR with this target is answered by the runtime: the program as an OpenAPI document.
 OPENAPI = "/-/openapi.json"

@@ -100,6 +100,7 @@ class Worker:
         )
         self.dispatcher = dispatcher = Dispatcher(program, actors, runner, gate, self._evictor)
         router.dispatcher = dispatcher
+        dispatcher.body_bytes = settings.http.body_bytes
         set_env(cast(Env, env))
         self._door = dispatcher.front_door = self._open_doors(program, env)
         count = boot["shards"]

@@ -241,7 +241,13 @@ def test_members_of_request_and_response_exist(cls: type, index: int) -> None:
     } - {cls.__name__}
     assert named
     assert [name for name in named if not hasattr(cls, name)] == []
-    assert {name for name in dir(cls) if not name.startswith("_")} - named <= {"from_wire", "to_wire", "head"}
+    assert {name for name in dir(cls) if not name.startswith("_")} - named <= {
+        "from_wire",
+        "to_wire",
+        "head",
+        "body_follows",
+        "on_progress",
+    }
 
 
 def test_the_limits_of_actors_are_those_of_the_code() -> None:

@@ -89,6 +89,10 @@ async def odd(item: Any) -> AsyncIterator[Any]:
 
 async def fetch(request: Request, env: Env) -> Response:
     path = request.path
+    if path.startswith("/upload"):
+        return await _upload(request, env)
+    if path == "/echo":
+        return StreamingResponse(_echo(request))
     if path == "/big":
         return StreamingResponse(pieces(int(request.query["count"]), request, env))
     if path == "/sized":
@@ -111,3 +115,28 @@ async def fetch(request: Request, env: Env) -> Response:
         inner = Request("GET", f"/{rest}?{request.query_string}")
         return await env.FEED.id_from_name(name).fetch(inner)
     return Response.text("whole")
+
+
+async def _upload(request: Request, env: Env) -> Response:
+    """Counts what it reads. ``/upload/late`` begins to read when it is told to, ``/upload/no`` never does."""
+    if request.path == "/upload/no":
+        return Response.text("no", status=403)
+    if request.path == "/upload/whole":
+        return Response.text(str(len(await request.body())))
+    size = 0
+    witness = request.query.get("witness")
+    try:
+        async for part in request.stream():
+            size += len(part)
+            if witness and size == len(part):
+                await env.WITNESS.id_from_name(witness).tell("reads")
+    except BaseException as error:
+        if witness:
+            await env.WITNESS.id_from_name(witness).tell(type(error).__name__)
+        raise
+    return Response.text(str(size))
+
+
+async def _echo(request: Request) -> AsyncIterator[bytes]:
+    async for part in request.stream():
+        yield part
