@@ -31,6 +31,7 @@ serve: $(DEV)
 # Some tests need more than Python; where it is missing and can't be had they skip, and say so.
 test: $(DEV)
 	@.ci/apt --optional strace=strace curl=curl faketime=faketime
+	@.ci/apt --optional chromium=chromium chromedriver=chromium-driver
 	@$(BIN)/python -m pytest -n $(TEST_JOBS) --dist loadfile $(PYTEST_FLAGS)
 
 # Needs root for its real file systems; what can't be had is skipped, and the report says so.
@@ -79,10 +80,10 @@ $(VENV)/bin/python:
 
 $(DEV): pyproject.toml | $(VENV)/bin/python
 	@echo "installing actord and what it needs into $(VENV) ..." >&2
-	@$(PIP) install -e '.[dev,client]'
+	@$(PIP) install -e '.[dev,client,browser]'
 	@touch $@
 
 $(BENCH): pyproject.toml $(DEV)
 	@echo "installing what the benchmark needs into $(VENV) ..." >&2
-	@$(PIP) install -e '.[dev,client,bench]'
+	@$(PIP) install -e '.[dev,client,browser,bench]'
 	@touch $@
