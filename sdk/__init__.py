@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         AlarmHandlerMissing,
         AlarmTimeError,
         CodecError,
+        SendError,
         TurnEnded,
     )
     from actord.http import Request, Response
@@ -59,6 +60,7 @@ _HOME = {
     "AlarmTimeError": "errors",
     "ActordError": "errors",
     "CodecError": "errors",
+    "SendError": "errors",
     "TurnEnded": "errors",
     "WebSocket": "websocket",
 }
@@ -82,6 +84,7 @@ __all__ = [
     "Namespace",
     "Request",
     "Response",
+    "SendError",
     "StatefulActor",
     "Storage",
     "StreamingResponse",

@@ -133,6 +133,11 @@ class Outbox:
         if self._timer is not None:
             self._timer.cancel()
 
+    def close(self) -> None:
+        """The stores are about to be closed: what ends from now on is delivered again by the next worker."""
+        self.stop()
+        self.changes.closed = True
+
     def take(self, shard: Shard, message: Message) -> None:
         """A message is durable."""
         if not self._stopped:

@@ -29,11 +29,12 @@ class Changes:
     def __init__(self, loop: asyncio.AbstractEventLoop, outbox: Outbox) -> None:
         self._loop = loop
         self._outbox = outbox
+        self.closed = False  # the stores are: nothing is written any more
 
     def write(self, lane: Lane, change: Change) -> None:
         """Have a change to a message committed. It does not get lost while the disk is full."""
         committer = lane.shard.committer
-        if committer.broken is not None:
+        if self.closed or committer.broken is not None:
             return
         batch = committer.batch
         batch.outbox[change.id] = change.message

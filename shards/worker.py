@@ -216,6 +216,7 @@ class Worker:
                 shard.committer.kick()
             await asyncio.sleep(_DRAIN_POLL_SECONDS)
         if not self.done.done():
+            self.outbox.close()
             self._flusher.close()
             code = 0
             for shard in self.shards.values():
