@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.server import PATIENCE_SECONDS, Server, connect, resident_bytes, until
+from tests.support.server import PATIENCE_SECONDS, Server, connect, read_replies, resident_bytes, until
 from tests.system.programs.asgi import PIECE
 
 SETTINGS = {"server.workers": 2, "storage.shards": 2, "http.write_stall": 1}
@@ -74,6 +74,18 @@ def test_requests_and_responses_arrive_whole(server):
     assert server.request("GET", "/health/live").body.startswith(b"GET /health/live"), "a route of the user's"
     assert server.request("GET", "/-/health/live").json() == {"status": "live"}
     assert server.request("GET", "/-/other").status == 404
+
+
+def test_a_body_comes_in_parts_and_a_client_that_goes_in_the_middle_is_a_disconnect(server):
+    head = b"POST %b HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with connect(server.port) as sock:
+        sock.sendall(head % b"/parts" + b"5\r\nhello\r\n")
+        noted(server, "parts", "hello True")
+        sock.sendall(b"2\r\nyo\r\n0\r\n\r\n")
+        assert read_replies(sock, 1)[0].body == b"done"
+        sock.sendall(head % b"/parts" + b"5\r\nagain\r\n")
+        noted(server, "parts", "again True")
+    noted(server, "parts", "http.disconnect")
 
 
 def test_what_follows_the_answer_still_runs(server):

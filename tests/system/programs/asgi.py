@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from typing import Any
 
@@ -10,7 +9,6 @@ import actord
 from actord import StatefulActor
 
 PIECE = bytes(range(256)) * 256
-_seen: set[str] = set()
 
 
 class Note(StatefulActor):
@@ -35,6 +33,18 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
         gone = await receive()
         await env.NOTE.id_from_name("gone").write(gone["type"])
         return
+    if path == "/parts":
+        more = True
+        while more:
+            event = await receive()
+            if event["type"] == "http.disconnect":
+                await env.NOTE.id_from_name("parts").write(event["type"])
+                return
+            more = event["more_body"]
+            await env.NOTE.id_from_name("parts").write(f"{event['body'].decode()} {more}")
+        await send({"type": "http.response.start", "status": 200})
+        await send({"type": "http.response.body", "body": b"done"})
+        return
     if path == "/big":
         await send({"type": "http.response.start", "status": 200})
         try:
@@ -46,7 +56,6 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
         await send({"type": "http.response.body"})
         return
     if path == "/late":
-        asyncio.get_running_loop().call_soon(print)
         await send({"type": "http.response.start", "status": 200})
         await send({"type": "http.response.body", "body": b"ok"})
         await env.NOTE.id_from_name("late").write("written after the answer")
