@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -110,7 +111,8 @@ def test_a_program_loads_as_a_worker_loads_it(
 
 @pytest.mark.parametrize("block", pages.all_blocks("toml"), ids=str)
 def test_a_configuration_is_read_by_the_real_loader(block: Block, tmp_path: Path) -> None:
-    (tmp_path / "app.py").touch()
+    for file in {"app.py", *re.findall(r'^main = "(.*\.py)"$', block.text, re.MULTILINE)}:
+        (tmp_path / file).touch()
     main = "" if "\nmain = " in f"\n{block.text}" else 'main = "app.py"\n'
     (tmp_path / "actord.toml").write_text(main + block.text)
     assert resolve(str(tmp_path), environ={}).app.main
