@@ -19,7 +19,7 @@ from tests.support.fixtures import Serve
 from tests.support.server import Server, until
 
 LONG = bool(os.environ.get("ACTORD_TEST_LONG"))
-KILLS = 200 if LONG else 6
+KILLS = 200 if LONG else 4
 ACCOUNTS = [f"acct-{number}" for number in range(12)]
 OPENED = 1_000
 CLIENTS = 8

@@ -27,7 +27,7 @@ pytestmark = pytest.mark.skipif(bool(powercut.unavailable()), reason=powercut.un
 
 WORKLOAD = os.path.join(os.path.dirname(__file__), "sends_workload.py")
 SEED = 5
-STATES = int(os.environ.get("ACTORD_TEST_POWERCUT_POINTS", "120"))
+STATES = int(os.environ.get("ACTORD_TEST_POWERCUT_POINTS", "80"))
 _SENT = re.compile(rb'\{"sent":"([^"]+)","from":"([^"]+)"\}')
 
 
