@@ -15,6 +15,7 @@ import pytest
 from tests.fuzz import engine
 from tests.fuzz.__main__ import NAMES
 from tests.fuzz.targets import TARGETS
+from tests.support.lots import LONG
 
 SECONDS = float(os.environ.get("ACTORD_TEST_FUZZ_SECONDS", "0"))
 INPUTS = None if SECONDS else 1_500
@@ -34,10 +35,10 @@ def test_a_mutated_input_breaks_no_promise(name: str) -> None:
     assert done > 100, "it hardly ran"
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", NAMES if LONG or SECONDS else ("http", "frames", "codec"))
 def test_a_run_guided_by_coverage_finds_no_broken_promise(name: str) -> None:
     if not engine.has_atheris():
-        pytest.skip("atheris is not installed (pip install 'actord[fuzz]')")
+        pytest.skip("atheris is not installed: it has no wheel for this system")
     command = [sys.executable, "-m", "tests.fuzz", name, "--engine", "atheris", "--seed", str(SEED)]
     done = subprocess.run([*command, "--seconds", str(SECONDS or 1)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-4000:]

@@ -6,6 +6,7 @@ They are run as their users run them, by their commands; where a folder has none
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import os
 import re
 import subprocess
@@ -13,6 +14,7 @@ import sys
 import time
 from pathlib import Path
 
+from tests.fuzz.engine import has_atheris
 from tests.proof.part import Context, Part, Result
 
 FUZZED = ("http", "chunks", "route", "frames", "intake", "codec", "json", "arguments")
@@ -104,17 +106,21 @@ def models(context: Context) -> Result:
 
 
 def fuzzing(context: Context) -> Result:
-    """Its own engine by lot, since atheris ends its process; for each target the same time."""
+    """By lot and, where atheris is installed, guided by coverage; for each target the same time."""
     result = Result()
-    each = max(1.0, context.left / len(FUZZED))
-    inputs = 0
-    for target in FUZZED:
-        words = ("tests.fuzz", target, "--engine", "lot", "--seconds", f"{each:.0f}", "--seed", str(context.seed))
+    engines = ("lot", "atheris") if has_atheris() else ("lot",)
+    each = max(1.0, context.left / len(FUZZED) / len(engines))
+    inputs = dict.fromkeys(engines, 0)
+    for target, engine in itertools.product(FUZZED, engines):
+        words = ("tests.fuzz", target, "--engine", engine, "--seconds", f"{each:.0f}", "--seed", str(context.seed))
         done = _run(context, *words, patience=60 + 4 * each)
-        inputs += sum(int(number) for number in re.findall(r"(\d+) inputs", done.stdout))
+        counted = re.findall(r"(\d+) inputs|number_of_executed_units: (\d+)", done.stdout + done.stderr)
+        inputs[engine] += sum(int(one or other) for one, other in counted)
         if done.returncode:
             result.wrong.append(f"{' '.join(words)}: {_tail(done)}")
-    result.figures = {"inputs": inputs, "targets": len(FUZZED)}
+    result.figures = {"targets": len(FUZZED), "inputs by lot": inputs["lot"]}
+    if "atheris" in inputs:
+        result.figures["inputs guided by coverage"] = inputs["atheris"]
     return result
 
 
