@@ -14,6 +14,7 @@ import os
 import resource
 import sqlite3
 import sys
+import zlib
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import cast
 
@@ -32,7 +33,7 @@ class Files:
         self._open: list[dict[str, sqlite3.Connection]] = [{} for _ in range(THREADS)]
 
     def insert(self, name: str, amount: int) -> Future[int]:
-        number = hash(name) % THREADS
+        number = zlib.crc32(name.encode()) % THREADS  # the same in every process, and in every run
         return self._threads[number].submit(self._insert, self._open[number], name, amount)
 
     def _insert(self, known: dict[str, sqlite3.Connection], name: str, amount: int) -> int:

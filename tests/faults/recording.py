@@ -93,7 +93,7 @@ def record(
     inject: list[str] | None = None,
     ignore: tuple[str, ...] = (),
     env: dict[str, str] | None = None,
-    timeout: float = 120.0,
+    timeout: float = 600.0,
 ) -> Log:
     """Run ``argv`` under strace and return what it did below ``data_dir``. Its exit code is ``Log.returncode``.
 

@@ -113,11 +113,11 @@ class History:
             self.surprises.append(f"{reply.status} {reply.body!r}")
 
     async def successes(self, more: int) -> None:
-        """Wait until ``more`` calls have succeeded from here on."""
+        """Wait until ``more`` calls have succeeded from here on. TimeoutError when one of them takes too long."""
         wanted = self.count + more
-        async with asyncio.timeout(PATIENCE_SECONDS):
-            while self.count < wanted:
-                self._more.clear()
+        while self.count < wanted:
+            self._more.clear()
+            async with asyncio.timeout(PATIENCE_SECONDS):
                 await self._more.wait()
 
     def by_key(self) -> dict[str, list[Operation]]:
