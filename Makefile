@@ -11,7 +11,7 @@ DEV    := $(VENV)/.installed-dev
 BENCH  := $(VENV)/.installed-bench
 TYPED  := .typecheck
 
-.PHONY: help serve test proof lint format bench bench-sql bench-calls bench-keys clean
+.PHONY: help serve test proof lint format bench bench-sql bench-calls bench-keys bench-ws clean
 
 help:
 	@echo "make serve    the account example on 127.0.0.1:8000"
@@ -21,6 +21,7 @@ help:
 	@echo "make format   put the source into its style"
 	@echo "make bench    durable calls a second, beside other systems (installs wrk and PostgreSQL)"
 	@echo "make bench-keys   what an idempotency key costs, beside the same call without"
+	@echo "make bench-ws     messages through rooms of WebSockets, beside FastAPI with state in memory"
 	@echo "make bench-sql    durable SQL inserts, beside PostgreSQL and beside one SQLite file for each actor"
 	@echo "make bench-calls  what a call from one actor to another costs, in one worker and between two"
 	@echo "make clean    remove what these commands made, but no data"
@@ -63,6 +64,9 @@ bench-sql: $(BENCH)
 bench-calls: $(DEV)
 	@.ci/apt wrk=wrk
 	@$(BIN)/python -m actord.loadtest.bench_calls $(BENCH_FLAGS)
+
+bench-ws: $(BENCH)
+	@$(BIN)/python -m actord.loadtest.bench_ws $(BENCH_FLAGS)
 
 bench-keys: $(BENCH)
 	@.ci/apt wrk=wrk

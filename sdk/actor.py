@@ -34,6 +34,9 @@ class StatefulActor:
     * ``send_retries``: how often the delivery of a message to it is repeated after it failed, before the message is
       parked (default 6).
 
+    A class with WebSockets defines ``async def web_socket(self, ws, request)``, which lets a client in, and mostly
+    ``async def web_socket_message(self, ws, data)`` and ``async def web_socket_close(self, ws, code, reason)``.
+
     A class that sets alarms defines ``async def alarm(self, info: AlarmInfo) -> None``, which runs when one is due.
     """
 
