@@ -273,11 +273,12 @@ class Guest(Party):
         """The turn of an event is durable (``error`` is None), or there was none: what follows from it."""
         events, socket = self._events, self.socket
         if kind == WS_OPEN:
+            let_in = socket.opening is None  # it was sent something at once
             self._opening = None
             socket.opening = None
             if error is not None:
                 socket.room.remove(socket)
-                if error["name"] in FAILURES:
+                if let_in or error["name"] in FAILURES:
                     events.connection.put_socket((WS_ACCEPT, socket.sid, None, b""), 0)
                     self.fail(FAILED, "the handler failed")
                 else:

@@ -11,6 +11,7 @@ import pytest
 
 from tests.support.command import ActordServer, actord
 from tests.support.processes import wait_until_gone
+from tests.support.websockets import Socket
 
 Serve = Callable[..., ActordServer]
 
@@ -130,6 +131,34 @@ def test_dev_loads_a_changed_program_while_calls_are_held(serve: Serve, program:
     assert server.children()["front-0"] == front
     assert server.stop() == 0
     assert "app.py changed" in server.words
+
+
+def test_dev_keeps_sockets_open_while_the_program_is_loaded_anew(serve: Serve, program: Path) -> None:
+    sockets = """
+    async def web_socket(self, ws, request):
+        ws.attachment = "kept"
+
+    async def web_socket_message(self, ws, data):
+        ws.send(f"first {ws.attachment} {self.ctx.count()}")
+"""
+    program.write_text(PROGRAM + sockets)
+    server = serve(command="dev")
+    port = int(server.url.rpartition(":")[2])
+    with (
+        Socket(("127.0.0.1", port), "/actors/Counter/a") as one,
+        Socket(("127.0.0.1", port), "/actors/Counter/b") as two,
+    ):
+        one.text("x")
+        assert one.message() == "first kept 1"
+        program.write_text(PROGRAM + sockets.replace("first", "second"))
+        answers: list[str | bytes] = []
+        while not answers or answers[-1] == "first kept 1":
+            two.text("x")
+            answers.append(two.message())
+        assert answers[-1] == "second kept 1"
+        one.text("x")
+        assert one.message() in ("first kept 1", "second kept 1")  # its worker may be the last to be replaced
+        assert server.stop() == 0
 
 
 def test_dev_reports_a_program_that_does_not_load_and_takes_the_next_one(serve: Serve, program: Path) -> None:

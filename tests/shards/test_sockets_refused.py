@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
-from actord import CodecError, Request, Response, StatefulActor, WebSocket
+from actord import ActorError, CodecError, Request, Response, StatefulActor, WebSocket
 from actord.shards import wire
 from actord.shards.registry import ActorType, ProgramError
 
@@ -96,6 +96,19 @@ async def test_what_can_not_be_is_refused_where_it_is_written(what: str, error: 
     await front.frames()
     front.message(1, what)
     assert (await front.said())[-1] == error
+
+
+class Hasty(StatefulActor):
+    async def web_socket(self, ws: WebSocket, request: Request) -> None:
+        ws.send_now("one moment")
+        raise ActorError("no", status=403)
+
+
+async def test_a_client_that_was_sent_something_at_once_is_let_in_and_can_only_be_closed() -> None:
+    front = Front(Core(Hasty))
+    front.open(1, "a", "Hasty")
+    said = [frame for frame in await front.said() if frame[0] != "accept"]
+    assert said == ["one moment", ("close", 1, 1011, "the handler failed")]
 
 
 def test_handlers_of_another_form_are_refused_when_the_program_is_loaded() -> None:
