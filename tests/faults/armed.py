@@ -240,7 +240,10 @@ class Chain:
                 await asyncio.gather(served, return_exceptions=True)
             survived = not ending.done()
             if survived:
-                signal.pidfd_send_signal(fd, signal.SIGKILL)
+                try:
+                    signal.pidfd_send_signal(fd, signal.SIGKILL)
+                except ProcessLookupError:
+                    survived = False  # its fault was quicker
             assert await ending, f"process {pid} does not end"
             return survived
         finally:
