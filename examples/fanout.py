@@ -35,7 +35,7 @@ class Topic(StatefulActor):
         number: int = await self.ctx.storage.get("published", 0) + 1
         await self.ctx.storage.put("published", number)
         for name in await self._subscribers():
-            self.env.send(Subscriber, name).deliver(self.ctx.id, number, text)
+            await self.env.send(Subscriber, name).deliver(self.ctx.id, number, text)
         return number
 
     async def _subscribers(self) -> list[str]:

@@ -20,8 +20,8 @@ class Order(StatefulActor):
         """Begin. A second call changes nothing."""
         if await self.state() == "new":
             await self.ctx.storage.put_many({"sku": sku, "quantity": quantity, "card": card, "amount": amount})
-            self.env.send(Stock, sku).reserve(self.ctx.id, quantity)
-            self.env.send(Order, self.ctx.id, delay=GIVE_UP_SECONDS).give_up()
+            await self.env.send(Stock, sku).reserve(self.ctx.id, quantity)
+            await self.env.send(Order, self.ctx.id, delay=GIVE_UP_SECONDS).give_up()
             await self._become("reserving")
         return await self.state()
 
@@ -32,7 +32,7 @@ class Order(StatefulActor):
     async def reserved(self) -> None:
         if await self.state() == "reserving":
             order = await self.ctx.storage.get_many(["card", "amount"])
-            self.env.send(Card, order["card"]).charge(self.ctx.id, order["amount"])
+            await self.env.send(Card, order["card"]).charge(self.ctx.id, order["amount"])
             await self._become("charging")
         else:  # it was given up meanwhile
             await self._release()
@@ -45,7 +45,7 @@ class Order(StatefulActor):
             await self._become("confirmed")
         else:
             order = await self.ctx.storage.get_many(["card", "amount"])
-            self.env.send(Card, order["card"]).refund(self.ctx.id, order["amount"])
+            await self.env.send(Card, order["card"]).refund(self.ctx.id, order["amount"])
 
     async def declined(self) -> None:
         if await self.state() == "charging":
@@ -62,7 +62,7 @@ class Order(StatefulActor):
 
     async def _release(self) -> None:
         order = await self.ctx.storage.get_many(["sku", "quantity"])
-        self.env.send(Stock, order["sku"]).release(order["quantity"])
+        await self.env.send(Stock, order["sku"]).release(order["quantity"])
 
     async def _become(self, state: str) -> None:
         await self.ctx.storage.put("state", state)
@@ -82,10 +82,10 @@ class Stock(StatefulActor):
         """Answers with a message, `reserved` or `sold_out`."""
         left = await self.left()
         if quantity > left:
-            self.env.send(Order, order).sold_out()
+            await self.env.send(Order, order).sold_out()
         else:
             await self.ctx.storage.put("left", left - quantity)
-            self.env.send(Order, order).reserved()
+            await self.env.send(Order, order).reserved()
 
     async def release(self, quantity: int) -> None:
         await self.add(quantity)
@@ -105,10 +105,10 @@ class Card(StatefulActor):
         """Answers with a message, `charged` or `declined`."""
         free = await self.free()
         if amount > free:
-            self.env.send(Order, order).declined()
+            await self.env.send(Order, order).declined()
         else:
             await self.ctx.storage.put("free", free - amount)
-            self.env.send(Order, order).charged()
+            await self.env.send(Order, order).charged()
 
     async def refund(self, order: str, amount: int) -> None:
         await self.ctx.storage.put("free", await self.free() + amount)

@@ -34,7 +34,7 @@ class Account(StatefulActor):
         if amount > balance:
             raise ActorError(f"the balance is {balance}", code="insufficient", status=409, data={"balance": balance})
         await storage.put_many({"balance": balance - amount, f"out/{id}": amount})
-        self.env.send(Account, to).receive(amount, id)
+        await self.env.send(Account, to).receive(amount, id)
         return balance - amount
 
     async def receive(self, amount: int, id: str) -> None:

@@ -24,8 +24,8 @@ class Hooks(StatefulActor):
         if await self.ctx.storage.get(f"seen/{id}"):
             return False
         await self.ctx.storage.put(f"seen/{id}", True)
-        self.env.send(Customer, customer).pay(amount)
-        self.env.send(Hooks, self.ctx.id, delay=REMEMBERED_SECONDS).forget(id)
+        await self.env.send(Customer, customer).pay(amount)
+        await self.env.send(Hooks, self.ctx.id, delay=REMEMBERED_SECONDS).forget(id)
         return True
 
     async def forget(self, id: str) -> None:

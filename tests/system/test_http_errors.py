@@ -106,12 +106,12 @@ def test_an_exception_of_a_method_commits_nothing(server):
 
 @pytest.mark.parametrize("status", [400, 402, 409, 418, 451, 503, 599])
 def test_an_actor_error_crosses_whole(server, status):
-    since = server.mark()
-    document = problem(server.call("Probe", "e", "refuse", status), status, "ActorError")
+    document = problem(server.call("Probe", f"refuses-{status}", "refuse", status), status, "ActorError")
     assert document["code"] == "insufficient"
     assert document["detail"] == "insufficient"
     assert document["data"] == {"balance": 3, "of": ["a", None]}
-    assert server.unexpected(since=since) == [], "a refusal is no fault"
+    # By its name, since what other calls had to say may still be on its way here.
+    assert [line for line in server.unexpected() if f"refuses-{status}" in str(line)] == [], "a refusal is no fault"
 
 
 def test_results_and_values_that_can_not_be_carried(server):
