@@ -10,7 +10,7 @@ from typing import Annotated
 
 import actord
 import typer
-from actord.server.commands import call, check, doctor, init, openapi, serve
+from actord.server.commands import call, check, doctor, init, openapi, serve, tail
 from actord.server.commands.alarms import alarms
 from actord.server.commands.outbox import outbox
 from actord.server.exits import StartError
@@ -27,6 +27,7 @@ app.command("serve")(serve.serve)
 app.command("dev")(serve.dev)
 app.command("init")(init.init)
 app.command("call")(call.call)
+app.command("tail")(tail.tail)
 app.command("check")(check.check)
 app.command("openapi")(openapi.openapi)
 app.command("doctor")(doctor.doctor)

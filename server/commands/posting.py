@@ -1,9 +1,11 @@
-"""One POST to a server, for ``actord call``: over TCP or a unix socket."""
+"""Requests to a server, for ``actord call`` and ``actord tail``: over TCP or a unix socket."""
 
 from __future__ import annotations
 
 import http.client
 import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import typer
 from actord.client_address import address
@@ -23,12 +25,25 @@ class _UnixConnection(http.client.HTTPConnection):
 
 def post(url: str, path: str, body: bytes, timeout: float) -> tuple[int, bytes]:
     """The status and the body of the answer. Raises ``StartError`` when there is none in ``timeout`` seconds."""
-    connection, base = _connection(url, timeout)
     headers = {"Content-Type": "application/json", "Accept": "application/json"}
-    try:
-        connection.request("POST", base + path, body, headers)
-        response = connection.getresponse()
+    with opened("POST", url, path, timeout, body, headers) as response:
         return response.status, response.read()
+
+
+@contextmanager
+def opened(
+    method: str,
+    url: str,
+    path: str,
+    timeout: float,
+    body: bytes | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> Iterator[http.client.HTTPResponse]:
+    """The answer, whose body is read in the block. Raises ``StartError``, also for what breaks off while it is read."""
+    connection, base = _connection(url, timeout)
+    try:
+        connection.request(method, base + path, body, dict(headers or {}))
+        yield connection.getresponse()
     except TimeoutError:
         raise StartError(f"No answer from {url} within {timeout:g} s (--timeout).", UNAVAILABLE) from None
     except (OSError, http.client.HTTPException) as error:

@@ -35,7 +35,7 @@ def test_the_version_is_that_of_the_project() -> None:
     assert tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"] == package.__version__
 
 
-@pytest.mark.parametrize("command", ["", "serve", "dev", "init", "call", "check", "openapi"])
+@pytest.mark.parametrize("command", ["", "serve", "dev", "init", "call", "tail", "check", "openapi"])
 def test_help_shows_examples(command: str) -> None:
     done = actord(*command.split(), "--help", environ={"COLUMNS": "80", "TERM": "dumb"})
     assert done.returncode == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import os
 import socket
+import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -12,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.command import COMMAND, actord
 from tests.support.event_source import EventSource
-from tests.support.server import PATIENCE_SECONDS, Server, connect, resident_bytes, until
+from tests.support.server import PATIENCE_SECONDS, Server, connect, resident_bytes, shards_of, until
 
 SETTINGS = {"server.workers": 2, "storage.shards": 2, "http.write_stall": 1}
 MIB = 1024 * 1024
@@ -37,6 +39,12 @@ def say(server: Server, name: str, *, times: int = 1, type_: str = "Feed") -> No
     until(said, "an answer")
 
 
+def kill_owner(server: Server, shard: int) -> None:
+    """Kill the worker of a shard, once it has it: the one before it may just have been killed."""
+    until(lambda: any(shard in shards_of(child.pid) for child in server.children("worker")), "an owner")
+    server.kill_child(server.worker_of(shard))
+
+
 def assert_whole(source: EventSource, count: int) -> None:
     events = source.wait(count)
     assert [event.id for event in events] == list(range(1, len(events) + 1))
@@ -54,7 +62,7 @@ def test_readers_get_every_event_once_and_in_order_while_workers_are_killed(serv
             writer.start()
         for kills in range(1, 5):
             until(lambda kills=kills: sum(len(s.events) for s in sources.values()) > kills * 40, "events to flow")
-            server.kill_child(server.worker_of(kills % 2))
+            kill_owner(server, kills % 2)
         for writer in writers:
             writer.join(PATIENCE_SECONDS)
         for name, source in sources.items():
@@ -178,3 +186,34 @@ def test_streams_beyond_the_limit_are_refused(tmp_path: Path) -> None:
         reply = server.request("GET", "/actors/Feed/a/events")
         assert (reply.status, reply.json()["name"]) == (503, "ActorOverloaded")
         assert int(reply.headers["retry-after"]) >= 1
+
+
+def test_tail_prints_what_happens_over_a_kill_and_ends_when_it_is_told_to(server: Server) -> None:
+    say(server, "tailed", times=2)
+    command = [
+        *COMMAND,
+        "tail",
+        "Feed/tailed",
+        "--from",
+        "1",
+        "--count",
+        "4",
+        "--url",
+        f"http://127.0.0.1:{server.port}",
+    ]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert [process.stdout.readline() for _ in range(2)] == ["1 number 1\n", "2 number 2\n"]
+        for shard in range(2):
+            kill_owner(server, shard)
+        say(server, "tailed", times=2)
+        assert process.communicate(timeout=PATIENCE_SECONDS)[0] == "3 number 3\n4 number 4\n"
+        assert process.returncode == 0
+
+
+def test_tail_says_what_is_wrong(server: Server) -> None:
+    done = actord("tail", "Nobody/a", "--url", f"http://127.0.0.1:{server.port}")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "There is no actor type 'Nobody'" in done.stderr
+    assert actord("tail", "Feed", "--url", "http://127.0.0.1:1").returncode == 2
+    assert actord("tail", "Feed/a", "--url", "http://127.0.0.1:1").returncode == 69
