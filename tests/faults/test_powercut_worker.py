@@ -171,4 +171,4 @@ def test_the_replay_catches_a_worker_that_replies_before_its_sync(bug, tmp_path,
     log, audit = record(tmp_path, bug)
     total, wrong = replay(log, audit, scratch, 120, kinds=("dropped", "torn"))
     lost = [line for line in wrong if "acknowledged deposits are lost" in line]
-    assert len(lost) > total // 20, (total, wrong)
+    assert lost, (total, wrong)
