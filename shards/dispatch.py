@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+from collections.abc import Iterable
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("actord.dispatch")
 
 _RETRY_AFTER = 1.0
+FRONTS_SECONDS = 1.0
 
 
 class Dispatcher:
@@ -62,6 +65,7 @@ class Dispatcher:
         self.front_door: Door | MountedDoors | None = None
         self.body_bytes = Http().body_bytes  # what a front door may take at once of a body that follows
         self.connections: set[Connection] = set()
+        self.awaited: set[str] | None = None  # fronts that have not told of their sockets yet
         self._document: bytes | None = None  # OpenAPI, once it was asked for
         self.key_rules = Rules(int(settings.idempotency_ttl * 1000), settings.idempotency_keys)
         self.facts = {"front_door": program.has_front_door, "types": sorted(program.types)}
@@ -228,6 +232,23 @@ class Dispatcher:
             calls[id_] = call
         runner.admit(call)
         return call
+
+    def await_fronts(self, names: Iterable[str]) -> None:
+        """Take no call before these fronts have told of their sockets, or have had the time to."""
+        self.awaited = set(names)
+        asyncio.get_running_loop().call_later(FRONTS_SECONDS, self._go_on)
+
+    def front_is_here(self, name: str) -> None:
+        if self.awaited is not None:
+            self.awaited.discard(name)
+            if not self.awaited:
+                self._go_on()
+
+    def _go_on(self) -> None:
+        if self.awaited is not None:
+            self.awaited = None
+            for connection in list(self.connections):
+                asyncio.get_running_loop().call_soon(connection.go_on)
 
     def check_room(self) -> None:
         """``ActorOverloaded`` when no turn more may wait in this worker."""

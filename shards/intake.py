@@ -82,6 +82,8 @@ class Connection(asyncio.Protocol, Sink):
         self._socket_bytes = 0  # in ``_out``
         self.bodies: dict[int, Chunks] = {}  # of requests, while they come
         self._flush_due = False
+        self.caller = ""
+        self._parked: list[Frame] = []  # while fronts are awaited
 
     # -- replies
 
@@ -138,6 +140,8 @@ class Connection(asyncio.Protocol, Sink):
             frames = self._reader.feed(data)
             if self.begun is None and frames:
                 self._greet(frames.pop(0))
+            if self._parked or self._dispatcher.awaited:
+                frames = self._gather(frames)
             self._take(frames)
         except (WireError, ValueError, TypeError, IndexError, AttributeError, OSError) as error:
             log.error("a link is closed: %s: %s", type(error).__name__, error)
@@ -145,8 +149,27 @@ class Connection(asyncio.Protocol, Sink):
             if self._transport is not None:
                 self._transport.abort()
 
+    def go_on(self) -> None:
+        """All fronts have told of their sockets: take what has come meanwhile."""
+        if self._parked:
+            self.data_received(b"")
+
+    def _gather(self, frames: list[Frame]) -> list[Frame]:
+        """A worker that begins hears of all sockets first, whichever front has them: rooms are right from then on."""
+        held = [frame for frame in frames if frame[0] == WS_HELD]
+        self._parked += [frame for frame in frames if frame[0] != WS_HELD]
+        if held:
+            self._take(held)
+            if not held[-1][1]:  # the last of them
+                self._dispatcher.front_is_here(self.caller)
+        if self._dispatcher.awaited:
+            return []
+        frames, self._parked = self._parked, []
+        return frames
+
     def _greet(self, frame: Frame) -> None:
         kind, version, caller, path = frame
+        self.caller = caller
         if kind != HELLO or version != VERSION:
             raise WireError(f"{caller!r} speaks version {version} of the wire format; this worker speaks {VERSION}")
         fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)

@@ -45,8 +45,9 @@ Sockets (server/relay.py, shards/sockets.py) are numbered by the front for each 
 The first four are events. ``seq`` grows from event to event of a link; each event is answered by one WS_DONE, behind
 everything that its turn sends. When the turn of an event begins, its seq is noted in the begun map, in the eight bytes
 of the sid. ``data`` is str or bytes, ``tags`` a list of str, ``attachment`` the value as the codec encodes it, or None.
-WS_HELD names the sockets that were accepted before this connection of the link. WS_REFUSE answers WS_OPEN or WS_DOOR
-over HTTP; WS_FORWARD asks to open the socket at an actor, with that request and those lines in the head of the answer.
+WS_HELD names the sockets that were accepted before this connection of the link; an empty one is the last.
+WS_REFUSE answers WS_OPEN or WS_DOOR over HTTP; WS_FORWARD asks to open the socket at an actor, with that request and
+those lines in the head of the answer.
 """
 
 from __future__ import annotations

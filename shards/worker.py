@@ -169,6 +169,7 @@ class Worker:
     async def start(self) -> None:
         """Let calls in."""
         self.outbox.start()
+        self.dispatcher.await_fronts(f"front-{index}" for index in range(self.settings.server.fronts))
         sock = socket.socket(fileno=self._boot["listen"])
         self._server = await self._loop.create_unix_server(lambda: Connection(self.dispatcher), sock=sock)
         self._loop.call_later(SWEEP_SECONDS, self._sweep)

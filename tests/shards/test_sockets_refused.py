@@ -167,3 +167,38 @@ async def test_a_client_that_leaves_the_front_door_waiting_is_done_after_its_ope
     frames = await front.frames()
     assert [frame[0] for frame in frames] == ["refuse", "done", "done"]
     assert [frame[2] for frame in frames[1:]] == [1, 2]
+
+
+# -- a worker that begins
+
+
+def _held(sid: int) -> list[Any]:
+    return [sid, f"uid{sid}", "Room", "a", None, [], None]
+
+
+async def test_nothing_is_taken_before_every_front_has_told_of_its_sockets() -> None:
+    core = Core(Room)
+    one, two = Front(core), Front(core)
+    one.connection.caller, two.connection.caller = "front-0", "front-1"
+    core.dispatcher.await_fronts(["front-0", "front-1"])
+    one.hold(_held(1))
+    one.hold()
+    one.message(1, "all x")
+    assert await one.frames() == []
+    two.hold(_held(2))
+    assert await two.frames() == []
+    two.hold()
+    assert (await one.said(), await two.said()) == (["x"], ["x"])
+
+
+async def test_a_front_that_is_away_is_not_waited_for_long() -> None:
+    core = Core(Room)
+    front = Front(core)
+    front.connection.caller = "front-0"
+    core.dispatcher.await_fronts(["front-0", "front-1"])
+    front.hold(_held(1))
+    front.hold()
+    front.message(1, "all x")
+    assert await front.frames() == []
+    await asyncio.sleep(1.1)
+    assert await front.said() == ["x"]

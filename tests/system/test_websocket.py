@@ -88,6 +88,17 @@ def test_sockets_stay_while_their_worker_is_replaced_and_the_room_is_right_at_on
         assert bob.message() == "2 ['ann', 'bob']"
 
 
+def test_a_room_over_two_fronts_is_whole_in_a_new_worker_s_first_turn(serve):
+    server = serve("rooms.py", settings=ONE | {"server.fronts": 2})
+    clients = [room(server, user=f"user{number}") for number in range(12)]  # a front each, as it comes
+    for number in (1, 2):
+        clients[0].text("hello")
+        assert {client.message() for client in clients} == {f"{number} user0 hello"}
+        server.kill_child(server.worker_of(0))
+    for client in clients:
+        client.sock.close()
+
+
 def test_a_client_that_left_while_the_worker_was_away_is_out_of_the_room(serve):
     server = serve("rooms.py", settings=ONE)
     with room(server) as ann, room(server, user="bob") as bob:
