@@ -1,14 +1,10 @@
-"""The examples that send: a saga that is undone, a fan-out to a thousand, webhooks that come twice."""
+"""The saga: an order is confirmed or undone as a whole, also when everything is killed in between."""
 
 from __future__ import annotations
 
-import json
-
-from tests.examples.running import EXAMPLES, ONE_WORKER
+from tests.examples.running import EXAMPLES
 from tests.support.fixtures import Serve
 from tests.support.server import Server, until
-
-SUBSCRIBERS = 1_000
 
 
 def state(server: Server, order: str) -> str:
@@ -54,34 +50,3 @@ def test_orders_under_way_when_everything_is_killed_come_to_an_end(serve: Serve)
     confirmed = sum(state(server, order) == "confirmed" for order in orders)
     until(lambda: server.result("Stock", "lamp", "left") == 40 - 2 * confirmed, "the rest to be given back")
     assert confirmed == 10 - server.result("Card", "visa", "free")
-
-
-def test_a_publication_reaches_a_thousand_subscribers_once_and_in_order(serve: Serve) -> None:
-    server = serve(EXAMPLES / "fanout.py", settings={"server.workers": 2})
-    names = [f"s-{number}" for number in range(SUBSCRIBERS)]
-    assert server.result("Topic", "news", "subscribe", *names) == SUBSCRIBERS
-    assert server.result("Topic", "news", "subscribe", names[0]) == SUBSCRIBERS
-    assert [server.result("Topic", "news", "publish", text) for text in ("one", "two")] == [1, 2]
-    for name in (names[0], names[499], names[-1]):
-        until(lambda name=name: len(server.result("Subscriber", name, "read")) == 2, "both to arrive")  # type: ignore[misc]
-    wanted = [["news", 1, "one"], ["news", 2, "two"]]
-    until(lambda: all(server.result("Subscriber", name, "read") == wanted for name in names), "all", patience=60)
-
-
-def test_a_webhook_that_comes_again_has_no_second_effect(serve: Serve) -> None:
-    server = serve(EXAMPLES / "webhooks.py", settings=ONE_WORKER)
-
-    def hook(id_: str, amount: int) -> bool:
-        body = json.dumps({"id": id_, "customer": "alice", "amount": amount}).encode()
-        reply = server.request("POST", "/hooks/shop", body)
-        assert reply.status == 200, reply
-        accepted: bool = reply.json()["accepted"]
-        return accepted
-
-    assert [hook("evt-1", 30), hook("evt-1", 30), hook("evt-2", 12)] == [True, False, True]
-    until(lambda: server.result("Customer", "alice", "paid") == 42, "both to be booked")
-    server.kill()
-    server.start()
-    assert not hook("evt-1", 30)
-    assert server.result("Customer", "alice", "paid") == 42
-    assert server.request("GET", "/hooks/shop").status == 404
