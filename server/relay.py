@@ -12,6 +12,8 @@ Promises:
    had begun and was not done may have committed or not: its socket is closed with 1012 and nothing of it is sent
    again. An opening that had begun is answered 503. Only ``closed`` is sent again in that case: at least once, so that
    an actor never keeps a socket that has gone.
+5. A socket that the front door serves itself has its state in one worker's process: it is closed with 1012 when that
+   worker is lost, and nobody else is told of it.
 """
 
 from __future__ import annotations
@@ -46,6 +48,8 @@ if TYPE_CHECKING:
 
 RESTARTED = 1012
 LOST = "The worker was lost while a message was handled."
+STATE_LOST = "The worker that served this socket was lost."
+_NO_WINDOW = 1 << 62
 HELD_AT_ONCE = 512  # sockets in one WS_HELD
 
 Key = tuple[str, str]
@@ -54,10 +58,12 @@ Key = tuple[str, str]
 class Room:
     """The sockets of one actor on this front; of one socket, where the front door answers."""
 
-    __slots__ = ("key", "out", "queue", "sockets")
+    __slots__ = ("key", "out", "queue", "sockets", "window")
 
     def __init__(self, key: Key | None) -> None:
         self.key = key
+        # One socket has limits of its own. Whoever serves it hears of its end even when it takes no messages.
+        self.window = SOCKET_ROOM_WINDOW if key is not None else _NO_WINDOW
         self.sockets = 0
         self.out = 0  # events with the worker
         self.queue: deque[Frame] | None = None  # events that wait
@@ -119,7 +125,7 @@ class Relay:
             socket.pending = deque()
         socket.pending.append(frame)
         room = socket.room
-        if room.out < SOCKET_ROOM_WINDOW and not room.queue and self.link.ready:
+        if room.out < room.window and not room.queue and self.link.ready:
             room.out += 1
             self.link.send(frame)
             return
@@ -144,7 +150,7 @@ class Relay:
 
     def _pump(self, room: Room) -> None:
         queue = room.queue
-        while queue and room.out < SOCKET_ROOM_WINDOW and self.link.ready:
+        while queue and room.out < room.window and self.link.ready:
             room.out += 1
             self.link.send(queue.popleft())
         if not queue:
@@ -259,7 +265,7 @@ class Relay:
             socket.fail(ActorUnavailable("The worker was lost while the socket was opened.", applied="unknown"))
         elif socket.room.key is None:  # nobody is left who knows it
             self.leave(socket)
-            socket.close_now(RESTARTED, LOST)
+            socket.close_now(RESTARTED, STATE_LOST)
         elif closed is not None:
             self.event(socket, *closed[:1], *closed[3:])
         else:

@@ -1,4 +1,4 @@
-"""An ASGI 3 application as the front door: one task for each request.
+"""An ASGI 3 application as the front door: one task for each request, and for each socket (asgi_socket.py).
 
 1. Messages in the order of the specification: anything else raises in ``send``, and nothing of it is sent.
 2. A response that is complete with its first body message leaves whole; any other is a stream (shards/outflow.py).
@@ -12,33 +12,34 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Coroutine
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
-from actord.http import FRAMING_HEADERS, Request, check_header, check_status
+from actord.errors import ActorUnavailable
+from actord.http import Request, check_status
+from actord.shards.asgi_messages import ClientGone, body_of, response_head
 from actord.shards.door import more_time, problem_of
 from actord.shards.inflow import BodyBroken
 from actord.shards.lifespan import VERSIONS, Application, Lifespan, Message
 from actord.shards.outbound import Visit, current_visit
 from actord.shards.outflow import LengthError, Outflow
 from actord.shards.problem import log_fault
+from actord.shards.sockets import offered_subprotocols
 from actord.shards.watched import watched
 from actord.shards.wire import BODY_FOLLOWS, TIMING
 
 if TYPE_CHECKING:
+    from actord.shards.asgi_socket import AsgiSocket
     from actord.shards.intake import Connection
+    from actord.shards.socket_events import Party, SocketEvents
 
 log = logging.getLogger("actord.asgi")
 
 
-class ClientGone(OSError):
-    """``send`` after the client has gone."""
-
-
 class AsgiDoor:
-    """``open``: requests whose application has not returned yet."""
+    """``open``: requests and sockets whose application has not returned yet."""
 
     def __init__(
         self, app: Application, *, time_limit: float, root_path: str = "", server: tuple[str, int] | None = None
@@ -50,6 +51,8 @@ class AsgiDoor:
         self._lifespan = Lifespan(app)
         self._started = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._sockets: set[AsgiSocket] = set()
+        self._draining = False
         self.open = 0
 
     async def startup(self, limit: float) -> None:
@@ -64,11 +67,38 @@ class AsgiDoor:
         """Serve a request; what it answers goes to the sink."""
         cycle = _Cycle(sink, id_, request, flags, queued)
         sink.doors[id_] = cycle
-        task = asyncio.get_running_loop().create_task(self._serve(cycle, request, deadline))
+        scope = self._scope(request, "http") | {"method": request.method}
+        self._start(self._serve(cycle, request, scope, deadline))
+
+    def open_socket(self, events: SocketEvents, sid: int, seq: int, request: Request, deadline: int) -> Party | None:
+        """An upgrade: the application decides about it, and serves the socket. None: it was refused."""
+        from actord.shards.asgi_socket import EXTENSIONS, AsgiSocket  # which needs this package's sockets
+
+        if self._draining:
+            events.refuse(sid, seq, ActorUnavailable("The worker is being replaced.", retry_after=1))
+            return None
+        offered = offered_subprotocols(request)
+        socket = AsgiSocket(events, sid, seq, offered)
+        scope = self._scope(request, "websocket")
+        scope |= {"scheme": "ws", "subprotocols": list(offered), "extensions": {name: {} for name in EXTENSIONS}}
+        self._sockets.add(socket)
+        task = self._start(self._serve(socket, request, scope, deadline))
+        task.add_done_callback(lambda _: self._sockets.discard(socket))
+        return socket
+
+    def drain(self) -> None:
+        """This worker leaves: its sockets can't go with another one."""
+        self._draining = True
+        for socket in self._sockets:
+            socket.restart()
+
+    def _start(self, run: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(run)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
-    async def _serve(self, cycle: _Cycle, request: Request, deadline: int) -> None:
+    async def _serve(self, cycle: _Cycle | AsgiSocket, request: Request, scope: dict[str, Any], deadline: int) -> None:
         self.open += 1
         visit = cycle.visit = Visit(deadline)
         current_visit.set(visit)
@@ -78,7 +108,9 @@ class AsgiDoor:
             async with asyncio.timeout(limit) as cycle.timeout:
                 request.on_progress(lambda: more_time(cycle.timeout, visit, limit))
                 await self._started.wait()
-                await watched(self._run(request, cycle), "the front door")
+                if self._lifespan.state is not None:
+                    scope["state"] = self._lifespan.state.copy()
+                await watched(self._run(scope, cycle), "the front door")
             error: BaseException | None = None
         except BaseException as raised:
             error = raised
@@ -86,16 +118,15 @@ class AsgiDoor:
             self.open -= 1
         cycle.close(error, limit if cycle.timeout.expired() else None)
 
-    async def _run(self, request: Request, cycle: _Cycle) -> None:
-        await self._app(self._scope(request), cycle.receive, cycle.send)
+    async def _run(self, scope: dict[str, Any], cycle: _Cycle | AsgiSocket) -> None:
+        await self._app(scope, cycle.receive, cycle.send)
 
-    def _scope(self, request: Request) -> dict[str, Any]:
+    def _scope(self, request: Request, kind: str) -> dict[str, Any]:
         root = self._root_path
-        scope: dict[str, Any] = {
-            "type": "http",
+        return {
+            "type": kind,
             "asgi": VERSIONS,
             "http_version": "1.1",
-            "method": request.method,
             "scheme": "http",
             "path": root + unquote(request.raw_path),
             "raw_path": (root + request.raw_path).encode("ascii"),
@@ -106,9 +137,6 @@ class AsgiDoor:
             "server": self._server,
             "extensions": {},
         }
-        if self._lifespan.state is not None:
-            scope["state"] = self._lifespan.state.copy()
-        return scope
 
 
 class _Cycle:
@@ -196,9 +224,7 @@ class _Cycle:
             return
         if kind != "http.response.body":
             raise RuntimeError(f"'http.response.body' was expected, not {kind!r}")
-        body = message.get("body", b"")
-        if not isinstance(body, bytes):
-            body = bytes(body) if isinstance(body, bytearray | memoryview) else _no_bytes(body)
+        body = body_of(message)
         more = bool(message.get("more_body", False))
         if self._outflow is None:
             self.timeout.reschedule(None)
@@ -227,7 +253,7 @@ class _Cycle:
     def _start(self, message: Message) -> None:
         status = message["status"]
         check_status(status)
-        self._head, self._length = _head(message.get("headers", ()))
+        self._head, self._length = response_head(message.get("headers", ()))
         self._status = int(status)
 
     # -- the end
@@ -266,22 +292,3 @@ class _Cycle:
             return head
         queue, run = (self.started - self._queued) * 1e3, (monotonic() - self.started) * 1e3
         return head + b"Server-Timing: queue;dur=%.3f, run;dur=%.3f\r\n" % (queue, run)
-
-
-def _head(headers: Iterable[Iterable[bytes]]) -> tuple[bytes, int | None]:
-    """The header lines of a response, and the length that it announces. Raises ``ValueError``."""
-    lines = []
-    length: int | None = None
-    for raw_name, raw_value in headers:
-        name, value = bytes(raw_name).decode("latin-1"), bytes(raw_value).decode("latin-1").strip(" \t")
-        check_header(name, value)
-        lower = name.lower()
-        if lower == "content-length":
-            length = int(value)
-        elif lower not in FRAMING_HEADERS:
-            lines.append(f"{name}: {value}\r\n")
-    return "".join(lines).encode("latin-1"), length
-
-
-def _no_bytes(body: Any) -> bytes:
-    raise TypeError(f"the body of a message is bytes, not {type(body).__name__}")

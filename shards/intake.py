@@ -54,6 +54,8 @@ if TYPE_CHECKING:
 SOCKET_KINDS = (WS_MESSAGE, WS_OPEN, WS_CLOSED, WS_HELD, WS_DOOR)
 # So much for sockets goes into one batch.
 _BATCH_BYTES = 32 * MIB
+# Whoever sends without end waits while so much waits for the front.
+_HIGH_BYTES = 8 * MIB
 
 log = logging.getLogger("actord.intake")
 
@@ -84,6 +86,7 @@ class Connection(asyncio.Protocol, Sink):
         self._flush_due = False
         self.caller = ""
         self._parked: list[Frame] = []  # while fronts are awaited
+        self._room: asyncio.Event | None = None  # set when ``_HIGH_BYTES`` don't wait any more
 
     # -- replies
 
@@ -117,6 +120,19 @@ class Connection(asyncio.Protocol, Sink):
         self._socket_bytes = 0
         self.flush()
 
+    def pause_writing(self) -> None:
+        self._room = asyncio.Event()
+
+    def resume_writing(self) -> None:
+        room, self._room = self._room, None
+        if room is not None:
+            room.set()
+
+    async def writable(self) -> None:
+        """Returns when the caller keeps up, or has gone."""
+        while self._room is not None:
+            await self._room.wait()
+
     def put_stream(self, call: Call, response: StreamingResponse) -> None:
         self.calls.pop(call.id, None)
         if call.cancelled:
@@ -133,7 +149,8 @@ class Connection(asyncio.Protocol, Sink):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is no subclass of it
-        self._transport.set_write_buffer_limits(high=1 << 30)  # a caller has at most LINK_CALLS calls open
+        # Replies are not held up: a caller has at most LINK_CALLS calls open. Streams of messages wait.
+        self._transport.set_write_buffer_limits(high=_HIGH_BYTES)
 
     def data_received(self, data: bytes) -> None:
         try:
@@ -260,6 +277,7 @@ class Connection(asyncio.Protocol, Sink):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
+        self.resume_writing()
         self._dispatcher.connections.discard(self)
         self._forsake()
 

@@ -1,4 +1,4 @@
-"""Several programs of one server: each request of the front door goes to the one whose mount its path is below.
+"""Several programs of one server: a request or socket of the front door goes to the one whose mount is above its path.
 
 The longest mount wins; ``/shop`` takes ``/shop`` and ``/shop/...``, not ``/shopping``. The main program, which has no
 mount, takes the rest. A program's ``fetch`` sees the path as it came; an ASGI application has its mount in
@@ -18,6 +18,7 @@ from actord.shards.problem import PROBLEM_HEAD, problem_reply
 
 if TYPE_CHECKING:
     from actord.shards.intake import Connection
+    from actord.shards.socket_events import Party, SocketEvents
 
 Door = FrontDoor | AsgiDoor
 
@@ -43,17 +44,41 @@ class MountedDoors:
             if isinstance(door, AsgiDoor):
                 await door.shutdown(limit)
 
+    def drain(self) -> None:
+        for _, door in self._doors:
+            if isinstance(door, AsgiDoor):
+                door.drain()
+
     def begin(self, sink: Connection, id_: int, request: Request, flags: int, deadline: int, queued: float) -> None:
+        found = self._find(request)
+        if found is not None:
+            door, request = found
+            door.begin(sink, id_, request, flags, deadline, queued)
+            return
+        status, body, head = problem_reply(_nobody(), msgpack=False)
+        sink.put_reply(id_, status, body, head or PROBLEM_HEAD)
+        sink.flush()
+
+    def open_socket(self, events: SocketEvents, sid: int, seq: int, request: Request, deadline: int) -> Party | None:
+        """An upgrade. None: no program is there, and it was refused."""
+        found = self._find(request)
+        if found is None:
+            events.refuse(sid, seq, _nobody())
+            return None
+        door, request = found
+        return door.open_socket(events, sid, seq, request, deadline)
+
+    def _find(self, request: Request) -> tuple[Door, Request] | None:
+        """The door, and the request as it counts its paths."""
         path = request.raw_path
         for mount, door in self._doors:
             if not mount or path == mount or path.startswith(mount + "/"):
-                if mount and isinstance(door, AsgiDoor):
-                    request = _below(request, mount)
-                door.begin(sink, id_, request, flags, deadline, queued)
-                return
-        status, body, head = problem_reply(NotFound("No program of this server is at this path."), msgpack=False)
-        sink.put_reply(id_, status, body, head or PROBLEM_HEAD)
-        sink.flush()
+                return door, _below(request, mount) if mount and isinstance(door, AsgiDoor) else request
+        return None
+
+
+def _nobody() -> NotFound:
+    return NotFound("No program of this server is at this path.")
 
 
 def _below(request: Request, mount: str) -> Request:

@@ -26,7 +26,7 @@ from actord.http import Request
 from actord.limits import LINK_CALLS, LINK_SOCKETS, SOCKET_REASON_BYTES
 from actord.shards.call import NO_DEADLINE, Call, Sink, current_turn
 from actord.shards.problem import problem_reply
-from actord.shards.sockets import Accept, Socket
+from actord.shards.sockets import Accept, Socket, offered_subprotocols
 from actord.shards.wire import (
     WS_ACCEPT,
     WS_CLOSE,
@@ -136,9 +136,7 @@ class SocketEvents:
             return
         host = act.host
         socket = Socket(self.connection, sid, uid, host.room(name))
-        socket.offered = tuple(
-            word.strip() for value in request.headers.getlist("sec-websocket-protocol") for word in value.split(",")
-        )
+        socket.offered = offered_subprotocols(request)
         self.parties[sid] = party = Guest(self, socket, host)
         if host.type.web_socket is None:
             self.connection.put_socket((WS_ACCEPT, sid, None, b""), 0)
@@ -175,12 +173,14 @@ class SocketEvents:
         self.parties[sid] = Guest(self, socket, host)
 
     def _door(self, sid: int, seq: int, request: list[Any], deadline: int) -> None:
-        open_socket = getattr(self.dispatcher.front_door, "open_socket", None)
-        if open_socket is None:
-            self.refuse(sid, seq, NotFound("This program's front door has no sockets."))
+        door = self.dispatcher.front_door
+        if door is None:
+            self.refuse(sid, seq, NotFound("This program has no front door."))
             return
         self.map[sid] = seq
-        self.parties[sid] = open_socket(self, sid, seq, Request.from_wire(request, b""), deadline)
+        party = door.open_socket(self, sid, seq, Request.from_wire(request, b""), deadline)
+        if party is not None:
+            self.parties[sid] = party
 
     def lost(self) -> None:
         """The front has gone."""

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from actord import codec
 from actord.errors import CodecError, TurnEnded
-from actord.http import FRAMING_HEADERS, HeaderInput, Headers
+from actord.http import FRAMING_HEADERS, HeaderInput, Headers, Request
 from actord.limits import (
     SOCKET_ATTACHMENT_BYTES,
     SOCKET_REASON_BYTES,
@@ -249,9 +249,8 @@ class Socket:
             raise RuntimeError("the socket was accepted already: accept is for web_socket, before anything is sent now")
         if subprotocol is not None and subprotocol not in self.offered:
             raise ValueError(f"the client offers no subprotocol {subprotocol!r}, but {list(self.offered)!r}")
-        lines = [f"{name}: {value}\r\n" for name, value in Headers(headers).multi_items() if _ours(name)]
+        opening.head = handshake_lines(Headers(headers).multi_items())
         opening.subprotocol = subprotocol
-        opening.head = "".join(lines).encode("latin-1")
         return DONE
 
     def send(self, data: str | bytes) -> Done:
@@ -271,12 +270,7 @@ class Socket:
         return DONE
 
     def close(self, code: int = 1000, reason: str = "") -> Done:
-        if type(code) is not int or not (
-            3000 <= code <= 4999 or (1000 <= code <= 1014 and code not in (1004, 1005, 1006))
-        ):
-            raise ValueError(f"{code!r} is no code that an application may close a socket with")
-        if not isinstance(reason, str) or len(reason.encode()) > SOCKET_REASON_BYTES:
-            raise ValueError(f"the reason of a close is a str of at most {SOCKET_REASON_BYTES} bytes")
+        check_close(code, reason)
         sends = self._sends()
         if not self._closing(sends):
             if sends.closing is None:
@@ -305,7 +299,26 @@ class Socket:
         return f"<socket {self.id} of {self.room.type}/{self.room.name}>"
 
 
-def _ours(name: str) -> bool:
+def check_close(code: object, reason: object) -> None:
+    """Raise ``ValueError`` for what can't be in a close frame."""
+    if type(code) is not int or not (3000 <= code <= 4999 or (1000 <= code <= 1014 and code not in (1004, 1005, 1006))):
+        raise ValueError(f"{code!r} is no code that an application may close a socket with")
+    if not isinstance(reason, str) or len(reason.encode()) > SOCKET_REASON_BYTES:
+        raise ValueError(f"the reason of a close is a str of at most {SOCKET_REASON_BYTES} bytes")
+
+
+def handshake_lines(headers: Iterable[tuple[str, str]]) -> bytes:
+    """Header lines for the answer to a handshake, without those that are the server's own."""
+    return "".join(f"{name}: {value}\r\n" for name, value in headers if _allowed(name)).encode("latin-1")
+
+
+def offered_subprotocols(request: Request) -> tuple[str, ...]:
+    """What the client offers, in its order."""
+    values = request.headers.getlist("sec-websocket-protocol")
+    return tuple(word.strip() for value in values for word in value.split(","))
+
+
+def _allowed(name: str) -> bool:
     lower = name.lower()
     return lower not in _OWN_HEADERS and not lower.startswith("sec-websocket-")
 

@@ -203,6 +203,8 @@ class Worker:
             self._server.close()
         for connection in list(self.dispatcher.connections):
             connection.say_draining()
+        if isinstance(self._door, AsgiDoor | MountedDoors):
+            self._door.drain()
         began = monotonic()
         while not self._idle() and monotonic() < began + limit:
             for connection in self.dispatcher.connections:
