@@ -7,7 +7,7 @@ Promises:
    with it.
 2. Messages come in the order of the specification: any other raises in ``send``, and nothing of it is sent. Once the
    socket has gone, ``send`` raises ``OSError`` at once, and ``receive`` gives the messages that had come before it,
-   then ``websocket.disconnect``. The application is never cancelled for that.
+   then ``websocket.disconnect``. The application is never cancelled for that, and a server that drains waits for it.
 3. A message counts as waiting until the application receives it. The front bounds how many wait, and stops reading
    before (server/websocket.py); nothing of it is acknowledged earlier.
 4. An application that raises closes its socket with 1011, one that returns with 1000.
@@ -57,11 +57,13 @@ class AsgiSocket(Party):
         "_body",
         "_burst",
         "_changed",
+        "_closed",
         "_end",
         "_events",
         "_head",
         "_length",
         "_offered",
+        "_over",
         "_queue",
         "_seq",
         "_sid",
@@ -86,6 +88,8 @@ class AsgiSocket(Party):
         self._told = False  # of the connection
         self._queue: deque[tuple[int, str | bytes]] = deque()  # messages that were not received; 0: acknowledged
         self._end: tuple[int, str] | None = None  # code and reason: the socket has gone
+        self._closed = 0  # the event of that
+        self._over = False  # the application has returned
         self._changed = asyncio.Event()  # something to receive
         self._burst = 0
         # a response in the socket's place
@@ -104,11 +108,17 @@ class AsgiSocket(Party):
         self._changed.set()
 
     def closed(self, seq: int, code: int, reason: str) -> None:
-        self._events.parties.pop(self._sid, None)
+        """Done when the application has returned: a front that drains waits for what it still does."""
         if self._state in (CONNECTING, RESPONDING) and self._end is None:
             self._events.done(self._sid, self._seq)
         self._gone(code, reason)
-        self._events.done(self._sid, seq)
+        self._closed = seq
+        if self._over:
+            self._forget()
+
+    def _forget(self) -> None:
+        self._events.parties.pop(self._sid, None)
+        self._events.done(self._sid, self._closed)
 
     def lost(self) -> None:
         self._gone(ABNORMAL, "")
@@ -275,6 +285,9 @@ class AsgiSocket(Party):
             if error is None:
                 error = RuntimeError("the application returned without an answer to the handshake")
             self._answer(*problem_of(error, self.visit, over_limit))
+        self._over = True
+        if self._closed:
+            self._forget()
 
 
 assert len(REPLACED) <= SOCKET_REASON_BYTES

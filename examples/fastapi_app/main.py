@@ -18,9 +18,9 @@ import actord
 from actord import Response
 from actord.errors import ActordError
 from auctions import Auction
-from fastapi import Depends, FastAPI, Request
+from fastapi import Depends, FastAPI, Request, WebSocket, WebSocketException
 from fastapi.responses import StreamingResponse
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, ValidationError
 
 app = FastAPI(title="Auctions", version="1.0")
 
@@ -71,6 +71,20 @@ async def standing(auction: AnAuction) -> Standing:
 @app.post("/auctions/{auction_id}/bids")
 async def bid(auction: AnAuction, bid: Bid) -> Standing:
     return Standing.model_validate(await auction.bid(bid.bidder, bid.amount))
+
+
+@app.websocket("/auctions/{auction_id}/floor")
+async def floor(ws: WebSocket, auction: AnAuction) -> None:
+    """Bids over one connection. Each is answered with where the auction stands, or with why it was refused."""
+    await ws.accept()
+    async for text in ws.iter_text():
+        try:
+            bid = Bid.model_validate_json(text)
+            await ws.send_json(await auction.bid(bid.bidder, bid.amount))
+        except ValidationError as no_bid:
+            raise WebSocketException(1008, "this is no bid") from no_bid
+        except ActordError as refusal:
+            await ws.send_json(refusal.to_problem())
 
 
 @app.post("/auctions/{auction_id}/close")

@@ -10,6 +10,8 @@ from typing import Any
 
 import openapi_spec_validator
 import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
 
 from tests.examples.running import EXAMPLES
 from tests.support.server import Reply, Server
@@ -102,3 +104,16 @@ def test_many_bidders_at_once_outbid_each_other_in_order(server: Server) -> None
     bids = [int(line.split(",")[2]) for line in lines]
     assert sorted(bids) == bids == accepted
     assert bids[-1] == 80
+
+
+def test_bids_come_over_a_websocket_as_well(server: Server) -> None:
+    assert post(server, "/auctions/vase", {"title": "A vase", "minimum": 500}).status == 201
+    with connect(f"ws://127.0.0.1:{server.port}/auctions/vase/floor") as client:
+        client.send(json.dumps({"bidder": "ana", "amount": 700}))
+        assert json.loads(client.recv())["highest"] == 700
+        client.send(json.dumps({"bidder": "bob", "amount": 600}))
+        assert json.loads(client.recv())["code"] == "too_low"
+        assert server.request("GET", "/auctions/vase").json()["bidder"] == "ana"
+        client.send("nonsense")
+        with pytest.raises(ConnectionClosed, match="1008"):
+            client.recv()
