@@ -161,6 +161,28 @@ def test_dev_keeps_sockets_open_while_the_program_is_loaded_anew(serve: Serve, p
         assert server.stop() == 0
 
 
+def test_dev_closes_sockets_of_an_application_with_1012(serve: Serve, program: Path) -> None:
+    app = """
+async def app(scope, receive, send):
+    if scope["type"] == "websocket":
+        await send({"type": "websocket.accept"})
+        await send({"type": "websocket.send", "text": "first"})
+        while (await receive())["type"] != "websocket.disconnect":
+            pass
+"""
+    program.write_text(PROGRAM + app)
+    server = serve("--workers", "1", command="dev")
+    address = ("127.0.0.1", int(server.url.rpartition(":")[2]))
+    with Socket(address, "/x") as client:
+        assert client.message() == "first"
+        program.write_text(PROGRAM + app.replace("first", "second"))
+        assert client.closed() == (1012, "the worker is being replaced")
+    with Socket(address, "/x") as client:
+        assert client.message() == "second", "an opening in between waits for the new program"
+    assert server.stop() == 0
+    assert "error" not in server.words.lower()
+
+
 def test_dev_reports_a_program_that_does_not_load_and_takes_the_next_one(serve: Serve, program: Path) -> None:
     server = serve("--workers", "1", command="dev")
     worker = server.children()["worker-0"]
