@@ -15,13 +15,15 @@ batch in the log.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from actord.errors import ActorOutputGateError, StoreFull
 from actord.shards.call import Call
 from actord.shards.gate import OutputGate
 from actord.storage.api import Alarm, Batch, Store
+
+_NOBODY: Sequence[Callable[[bool], None]] = ()
 
 
 class Flusher(Protocol):
@@ -69,7 +71,7 @@ class GroupCommitter:
         self.held: list[Call] = []  # waits for the open batch
         self._in_flight: list[Call] | None = None  # waits for the one being flushed
         self.attending: list[Callable[[bool], None]] = []  # wants to hear of the open batch
-        self._attended: list[Callable[[bool], None]] = []  # of the one being flushed
+        self._attended: Sequence[Callable[[bool], None]] = _NOBODY  # of the one being flushed
         self._alarms: dict[int, Alarm | None] = {}  # those of the one being flushed
         # Told the alarms of each commit that is durable, and None when a commit was taken back.
         self.on_alarms: Callable[[dict[int, Alarm | None] | None], None] | None = None
@@ -106,7 +108,8 @@ class GroupCommitter:
         return self._in_flight is None and not self.held and not self.attending
 
     def _commit(self) -> None:
-        batch, held, attended = self.batch, self.held, self.attending
+        # Not the list itself when it is empty: it fills for the next batch while this one is in flight.
+        batch, held, attended = self.batch, self.held, self.attending or _NOBODY
         self.held = []
         if attended:
             self.attending = []

@@ -273,3 +273,26 @@ async def test_a_suspended_turn_reads_its_own_writes_and_nobody_else_sees_them()
     Cell.gate.set()
     await slow
     assert await core.value("a", "get") == 2
+
+
+async def test_who_attends_a_batch_is_told_when_that_one_is_durable_and_once() -> None:
+    """Also if nobody attended the batch that was in flight when it began to."""
+    core = Core(Cell)
+    core.hold_fsyncs()
+    committer = core.shard.committer
+    told: list[bool] = []
+    core.call("a", "put", 1)
+    await steps()  # in flight, attended by nobody
+    committer.attend(told.append)
+    second = core.call("b", "put", 2)
+    await steps()
+    await core.fsync()
+    assert not told
+    assert not second.done
+    await core.fsync()
+    assert told == [True]
+    assert second.done
+    core.call("a", "put", 3)
+    await steps()
+    await core.fsync()
+    assert told == [True]
