@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
+from actord.server.commands.running import actor, client, utc
 from actord.server.commands.serve import AppArgument, DataDirOption
-from actord.server.config import resolve
-
-if TYPE_CHECKING:
-    from actord.server.admin import AdminClient
 
 alarms = typer.Typer(
     no_args_is_help=True,
@@ -46,8 +41,8 @@ def ls(
 
     The server must run; it is found by its data directory.
     """
-    with _client(app, data_dir) as client:
-        values = client.ask("alarms.list", failed=failed, type=type_, limit=limit)
+    with client(app, data_dir) as server:
+        values = server.ask("alarms.list", failed=failed, type=type_, limit=limit)
     found = sorted((a for value in values for a in value["alarms"]), key=lambda a: (a["due"], a["type"], a["name"]))
     for alarm in found[:limit]:
         print(_json(alarm) if as_json else _line(alarm))
@@ -93,8 +88,8 @@ def retry(
         return
     if key is not None and app is not None:
         raise typer.BadParameter("--all takes no actor.")
-    with _client(app or key, data_dir) as client:
-        count = sum(client.ask("alarms.retry_all", type=type_))
+    with client(app or key, data_dir) as server:
+        count = sum(server.ask("alarms.retry_all", type=type_))
     print(f"actord: {count} armed again", file=sys.stderr)
 
 
@@ -113,32 +108,18 @@ def _change(do: str, key: str, app: str | None, data_dir: Path | None) -> None:
     type_, slash, name = key.partition("/")
     if not (type_ and slash and name):
         raise typer.BadParameter(f"{key!r} is not TYPE/NAME, as in Account/alice.", param_hint="TYPE/NAME")
-    with _client(app, data_dir) as client:
-        client.ask(do, key=[type_, name])
-
-
-def _client(app: str | None, data_dir: Path | None) -> AdminClient:
-    from actord.server.admin import AdminClient  # the event loop and the children, which no other command needs at once
-
-    if data_dir is not None and app is None:
-        return AdminClient(os.path.abspath(data_dir))
-    flags = {("server", "data_dir"): None if data_dir is None else str(data_dir)}
-    return AdminClient(resolve(app, flags=flags).server.data_dir)
+    with client(app, data_dir) as server:
+        server.ask(do, key=[type_, name])
 
 
 def _json(alarm: dict[str, Any]) -> str:
-    return json.dumps({**alarm, "due": _time(alarm["due"]), "scheduled": _time(alarm["scheduled"])}, ensure_ascii=False)
+    return json.dumps({**alarm, "due": utc(alarm["due"]), "scheduled": utc(alarm["scheduled"])}, ensure_ascii=False)
 
 
 def _line(alarm: dict[str, Any]) -> str:
-    name = alarm["name"].encode("unicode_escape").decode() if not alarm["name"].isprintable() else alarm["name"]
-    parts = [_time(alarm["due"]), f"{alarm['type']}/{name}"]
+    parts = [utc(alarm["due"]), actor(alarm["type"], alarm["name"])]
     if alarm["retries"]:
         parts.append(f"failed {alarm['retries']}x")
     if alarm["error"] is not None:
         parts.append(" ".join(alarm["error"].split()))
     return "  ".join(parts)
-
-
-def _time(ms: int) -> str:
-    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

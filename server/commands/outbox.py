@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from actord.server.admin import AdminClient
+from actord.server.commands.running import actor, client, utc
 from actord.server.commands.serve import AppArgument, DataDirOption
-from actord.server.config import resolve
 from actord.server.exits import FAILED, StartError
 
 outbox = typer.Typer(
@@ -48,8 +45,8 @@ def ls(
 
     The server must run; it is found by its data directory.
     """
-    with _client(app, data_dir) as client:
-        values = client.ask("outbox.list", parked=parked, type=type_, limit=limit)
+    with client(app, data_dir) as server:
+        values = server.ask("outbox.list", parked=parked, type=type_, limit=limit)
     found = sorted((m for value in values for m in value["messages"]), key=lambda m: (m["shard"], m["id"]))
     for message in found[:limit]:
         print(_json(message) if as_json else _line(message))
@@ -84,8 +81,8 @@ def retry(
         return
     if id_ is not None and app is not None:
         raise typer.BadParameter("--all takes no message.")
-    with _client(app or id_, data_dir) as client:
-        count = sum(client.ask("outbox.retry_all", type=type_))
+    with client(app or id_, data_dir) as server:
+        count = sum(server.ask("outbox.retry_all", type=type_))
     print(f"actord: {count} on their way again", file=sys.stderr)
 
 
@@ -105,16 +102,9 @@ def _change(do: str, shown: str, app: str | None, data_dir: Path | None) -> None
     if match is None:
         raise typer.BadParameter(f"{shown!r} is no message's id, as in 0-3-17.", param_hint="ID")
     shard, epoch, count = map(int, match.groups())
-    with _client(app, data_dir) as client:
-        if not any(client.ask(do, message=[shard, epoch << _COUNT_BITS | count])):
+    with client(app, data_dir) as server:
+        if not any(server.ask(do, message=[shard, epoch << _COUNT_BITS | count])):
             raise StartError(f"There is no message {shown}: it has arrived, or was removed.", FAILED)
-
-
-def _client(app: str | None, data_dir: Path | None) -> AdminClient:
-    if data_dir is not None and app is None:
-        return AdminClient(os.path.abspath(data_dir))
-    flags = {("server", "data_dir"): None if data_dir is None else str(data_dir)}
-    return AdminClient(resolve(app, flags=flags).server.data_dir)
 
 
 def _state(message: dict[str, Any]) -> str:
@@ -130,27 +120,24 @@ def _id(message: dict[str, Any]) -> str:
 
 
 def _json(message: dict[str, Any]) -> str:
-    due = _time(message["due"]) if message["due"] else None
+    due = utc(message["due"]) if message["due"] else None
     shown = {"id": _id(message), "state": _state(message), **message, "due": due} | {"id": _id(message)}
     del shown["shard"]
     return json.dumps(shown, ensure_ascii=False)
 
 
 def _line(message: dict[str, Any]) -> str:
-    parts = [_id(message), _key(message["from"]), "->", f"{_key(message['to'])}.{message['method']}", _state(message)]
+    parts = [
+        _id(message),
+        actor(*message["from"]),
+        "->",
+        f"{actor(*message['to'])}.{message['method']}",
+        _state(message),
+    ]
     if message["due"]:
-        parts.append(_time(message["due"]))
+        parts.append(utc(message["due"]))
     if message["attempts"]:
         parts.append(f"failed {message['attempts']}x")
     if message["error"] is not None:
         parts.append(" ".join(message["error"].split()))
     return "  ".join(parts)
-
-
-def _key(key: list[str]) -> str:
-    type_, name = key
-    return f"{type_}/{name if name.isprintable() else name.encode('unicode_escape').decode()}"
-
-
-def _time(ms: int) -> str:
-    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
