@@ -18,20 +18,19 @@ from time import monotonic
 from typing import TYPE_CHECKING, cast
 
 from actord.errors import ActordError, ActorOverloaded, BadRequest, MethodNotAllowed
-from actord.server import system, uploads
+from actord.server import requests, uploads
 from actord.server.exchange import Exchange, PlainExchange
-from actord.server.formats import call_format, call_key
-from actord.server.heads import MSGPACK, PAIR, Head, Refused
+from actord.server.heads import Head, Refused
 from actord.server.http import Request, RequestParser
 from actord.server.problems import CONTINUE, problem
-from actord.server.routes import CALL, DOOR, EVENTS, FETCH, SYSTEM, route
+from actord.server.routes import CALL, DOOR, route
 from actord.server.streams import StreamableExchange
-from actord.server.upgrade import UpgradeExchange, socket_key
 from actord.shards import wire
 from actord.shards.slots import slot_of
 
 if TYPE_CHECKING:
     from actord.server.httpserver import HttpServer
+    from actord.server.upgrade import UpgradeExchange
     from actord.server.uploads import UploadExchange
 
 # How long a client may take to close its side after we have said that the connection ends.
@@ -43,27 +42,27 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "_active",
-        "_call_deadline",
         "_flush_due",
         "_held",
         "_http",
-        "_parser",
         "_phase",
         "_pipeline",
         "_receiving",
         "_since",
-        "_table",
-        "_timing",
         "_unsent",
         "_written",
+        "call_deadline",
         "deaf",
         "ended",
         "eof",
+        "parser",
         "peer",
         "plain",
         "queue",
         "server",
         "simple",
+        "table",
+        "timing",
         "transport",
         "upgrade",
         "upload",
@@ -77,14 +76,14 @@ class Connection(asyncio.Protocol):
         self.plain = server.framer.plain
         self._http = server.settings.http
         self._pipeline = self._http.pipeline
-        self._table = server.router.table
-        self._call_deadline = self._http.call_deadline
-        self._timing = wire.TIMING if self._http.server_timing else 0
+        self.table = server.router.table
+        self.call_deadline = self._http.call_deadline
+        self.timing = wire.TIMING if self._http.server_timing else 0
         # for the connection
         self.queue: deque[Exchange] = deque()
         self.simple = True  # nothing stands between an answer and the socket but its turn
         self.peer = ""  # the client's IP address; empty on a unix socket
-        self._parser = RequestParser(server.heads, self._http, partial(uploads.begin, self))
+        self.parser = RequestParser(server.heads, self._http, partial(uploads.begin, self))
         self.transport: asyncio.Transport | None = None
         self.deaf = False  # whatever else arrives is thrown away
         self.eof = False  # the client has stopped sending
@@ -122,7 +121,7 @@ class Connection(asyncio.Protocol):
             if self.upgrade is not None and not self.upgrade.keep(data):
                 self.hold()
             return
-        parser = self._parser
+        parser = self.parser
         try:
             request = parser.next(data)
             while request is not None:
@@ -172,7 +171,7 @@ class Connection(asyncio.Protocol):
 
     def _incomplete(self) -> None:
         """A part of a request is there: its deadline runs from its first byte."""
-        parser = self._parser
+        parser = self.parser
         phase = "body" if parser.in_body else "head" if parser.in_head else "idle"
         if phase != self._phase and not (phase == "head" and self._phase == "accepted"):
             self._phase = phase
@@ -187,8 +186,8 @@ class Connection(asyncio.Protocol):
 
     def say_continue(self) -> None:
         """``100 Continue``, when it is the turn of the request that waits for it."""
-        if (not self.queue or self.queue[0].wants_body) and not self.ended and self._parser.wants_continue:
-            self._parser.continued()
+        if (not self.queue or self.queue[0].wants_body) and not self.ended and self.parser.wants_continue:
+            self.parser.continued()
             self.send(CONTINUE)
             self._simplify()
 
@@ -201,22 +200,22 @@ class Connection(asyncio.Protocol):
             kind, type_, name, verb, timing = route(method, target)
             if kind == CALL and head.plain_call:
                 exchange = PlainExchange(self)
-                exchange.link = link = self._table[slot_of(type_, name)]
+                exchange.link = link = self.table[slot_of(type_, name)]
                 exchange.id = link.submit(
                     exchange,
                     wire.CALL,
                     type_,
                     name,
                     verb,
-                    wire.TIMING if timing else self._timing,
-                    int((monotonic() + self._call_deadline) * 1000),
+                    wire.TIMING if timing else self.timing,
+                    int((monotonic() + self.call_deadline) * 1000),
                     body,
                 )
                 self.queue.append(exchange)
                 return
             if kind == CALL and head.keyed_call:
                 exchange = PlainExchange(self)
-                exchange.link = link = self._table[slot_of(type_, name)]
+                exchange.link = link = self.table[slot_of(type_, name)]
                 exchange.id = link.submit(
                     exchange,
                     wire.CALLX,
@@ -224,14 +223,14 @@ class Connection(asyncio.Protocol):
                     name,
                     verb,
                     {"key": head.idempotency_key},
-                    wire.TIMING if timing else self._timing,
-                    int((monotonic() + self._call_deadline) * 1000),
+                    wire.TIMING if timing else self.timing,
+                    int((monotonic() + self.call_deadline) * 1000),
                     body,
                 )
                 self.queue.append(exchange)
                 return
             exchange = self._exchange(method, head, no_store=kind != DOOR)
-            self._dispatch(exchange, request, kind, type_, name, verb, timing)
+            requests.begin(self, exchange, request, kind, type_, name, verb, timing)
         except ActordError as error:
             if exchange is None:
                 exchange = self._exchange(method, head)
@@ -255,57 +254,7 @@ class Connection(asyncio.Protocol):
             http10=head.http10,
         )
 
-    def _dispatch(
-        self, exchange: Exchange, request: Request, kind: int, type_: str, name: str, verb: str, timing: bool
-    ) -> None:
-        """Everything but the plain call: checks its head, and gives it to a worker or answers it."""
-        method, target, head, body = request
-        server = self.server
-        if target == "*":
-            self._answer(exchange, 204, b"", b"")
-            return
-        if kind == DOOR and head.websocket and method == "GET":
-            key = socket_key(request[1], server.router.front_door)
-            self.deaf = True  # nothing that follows is HTTP
-            self.upgrade = UpgradeExchange(self, self._parser.take_rest())
-            self.upgrade.open(request, key)
-            return
-        if kind == SYSTEM and verb == wire.OPENAPI and method in ("GET", "HEAD"):
-            kind = DOOR  # any worker has it
-        elif kind == SYSTEM or (kind == DOOR and not server.router.front_door):
-            self._answer(exchange, *system.respond(method, verb, server))
-            return
-        if not head.deadline_ok:
-            raise BadRequest("Actord-Timeout is a number of seconds, as in `Actord-Timeout: 2.5`.")
-        seconds = self._call_deadline if head.deadline is None else head.deadline
-        deadline = int((monotonic() + seconds) * 1000)
-        flags = wire.TIMING if timing else self._timing
-        if kind == CALL:
-            if body or head.content_type in (MSGPACK, PAIR):
-                flags |= call_format(head)
-            link = self._table[slot_of(type_, name)]
-            exchange.link = link
-            if head.idempotency_key is None:
-                exchange.id = link.submit(exchange, wire.CALL, type_, name, verb, flags, deadline, body)
-            else:
-                extras = {"key": call_key(head)}
-                exchange.id = link.submit(exchange, wire.CALLX, type_, name, verb, extras, flags, deadline, body)
-        else:
-            # The answer to HEAD is that to GET without its body, whatever the program makes of methods.
-            verb_sent = "GET" if method == "HEAD" else method
-            fields = [verb_sent, verb, head.headers, self.peer or None]
-            if kind in (FETCH, EVENTS):
-                flags |= wire.EVENTS if kind == EVENTS else 0
-                link = self._table[slot_of(type_, name)]
-                exchange.link = link
-                exchange.id = link.submit(exchange, wire.FETCH, type_, name, fields, None, flags, deadline, body)
-            else:
-                link = server.router.door()
-                exchange.link = link
-                exchange.id = link.submit(exchange, wire.DOOR, fields, flags, deadline, body)
-        self.queue.append(exchange)
-
-    def _answer(self, exchange: Exchange, status: int, head: bytes, body: bytes) -> None:
+    def answer(self, exchange: Exchange, status: int, head: bytes, body: bytes) -> None:
         self.queue.append(exchange)
         exchange.on_reply(status, body, head)
 
@@ -317,12 +266,12 @@ class Connection(asyncio.Protocol):
             upload.refuse(error, status)
             return
         status, head, body = problem(error, status)
-        self._answer(Exchange(self, close=True), status, head, body)
+        self.answer(Exchange(self, close=True), status, head, body)
 
     def stop_listening(self) -> None:
         """Whatever else arrives is thrown away, and so is what has arrived of a request that is not complete."""
         self.deaf = True
-        self._parser.give_up()
+        self.parser.give_up()
         self._count_receiving(0)
         if self.upload is not None:
             self.upload.abandon()
@@ -397,7 +346,7 @@ class Connection(asyncio.Protocol):
             self.data_received(b"")
 
     def _simplify(self) -> None:
-        self.simple = not (self._held or self.eof or self._unsent or self._parser.wants_continue)
+        self.simple = not (self._held or self.eof or self._unsent or self.parser.wants_continue)
 
     # -- the end
 
@@ -429,7 +378,7 @@ class Connection(asyncio.Protocol):
             self.queue.popleft().forget()
 
     def _receives(self) -> bool:
-        return self._parser.in_head or self._parser.in_body
+        return self.parser.in_head or self.parser.in_body
 
     def _count_receiving(self, size: int) -> None:
         self.server.receiving += size - self._receiving
@@ -472,12 +421,12 @@ class Connection(asyncio.Protocol):
             self._since = now
         elif self._phase in ("accepted", "head"):
             if waited > http.head_timeout:
-                if self._phase == "head" or self._parser.in_head:
+                if self._phase == "head" or self.parser.in_head:
                     self._late("The head of the request did not arrive in time.")
                 else:
                     self.abort()
         elif self._phase == "body":
-            if http.body_rate and waited > http.head_timeout + self._parser.body_received / http.body_rate:
+            if http.body_rate and waited > http.head_timeout + self.parser.body_received / http.body_rate:
                 self._late("The body of the request arrived too slowly.")
         elif self.queue:
             self._since = now
