@@ -1,11 +1,29 @@
-"""What holds for all tests: reports that any process can be told."""
+"""What holds for all tests: sources are compiled once, and reports that any process can be told.
+
+The tests start some thousand interpreters. Each of them finds our modules compiled, also where PYTHONDONTWRITEBYTECODE
+is set; the environment stays as it is, so programs that a test writes and changes are read anew.
+"""
 
 from __future__ import annotations
 
+import compileall
+import sys
 from collections.abc import Generator
+from pathlib import Path
 from typing import Any
 
 import pytest
+
+ROOT = Path(__file__).parent.parent
+COMPILED = ("sdk", "server", "shards", "storage", "configs", "loadtest", "tests/support")
+
+sys.dont_write_bytecode = False  # pytest keeps the test modules' assertions as it has rewritten them
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):  # before xdist starts its workers
+        for folder in COMPILED:
+            compileall.compile_dir(ROOT / folder, quiet=2)
 
 
 def _printable(value: Any) -> Any:
