@@ -11,7 +11,7 @@ DEV    := $(VENV)/.installed-dev
 BENCH  := $(VENV)/.installed-bench
 TYPED  := .typecheck
 
-.PHONY: help serve test proof lint format bench bench-sql bench-calls bench-keys bench-ws clean
+.PHONY: help serve test proof lint format bench bench-sql bench-calls bench-keys bench-ws load load-web clean
 
 help:
 	@echo "make serve    the account example on 127.0.0.1:8000"
@@ -24,6 +24,8 @@ help:
 	@echo "make bench-ws     messages through rooms of WebSockets, beside FastAPI with state in memory"
 	@echo "make bench-sql    durable SQL inserts, beside PostgreSQL and beside one SQLite file for each actor"
 	@echo "make bench-calls  what a call from one actor to another costs, in one worker and between two"
+	@echo "make load     a load test with locust, with thresholds and an audit; LOAD_FLAGS='--scenario hot --seconds 60'"
+	@echo "make load-web the same, steered from locust's page on 127.0.0.1:8089"
 	@echo "make clean    remove what these commands made, but no data"
 
 serve: $(DEV)
@@ -71,6 +73,13 @@ bench-ws: $(BENCH)
 bench-keys: $(BENCH)
 	@.ci/apt wrk=wrk
 	@$(BIN)/python -m actord.loadtest.bench_keys $(BENCH_FLAGS)
+
+# Without a server of your own (LOAD_FLAGS=--host=URL) it starts one on 127.0.0.1, with a new data directory.
+load: $(BENCH)
+	@$(BIN)/python -m actord.loadtest.load $(LOAD_FLAGS)
+
+load-web: $(BENCH)
+	@$(BIN)/python -m actord.loadtest.load --web $(LOAD_FLAGS)
 
 clean:
 	@rm -rf $(VENV) $(TYPED) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

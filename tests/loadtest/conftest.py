@@ -26,6 +26,8 @@ class Bank:
     def call(self, name: str, method: str, amount: int) -> object:
         with self.lock:
             balance = self.balances.get(name, 0)
+            if method == "balance":
+                return balance
             if method == "deposit":
                 self.balances[name] = balance + amount
                 return self.balances[name]
@@ -51,7 +53,7 @@ def bank() -> Iterator[Bank]:
             body = self.rfile.read(int(self.headers["Content-Length"]))
             state.seen.append((self.command, self.path, self.headers["Content-Type"], body))
             _, _, _, name, method = self.path.split("/")
-            reply = json.dumps(state.call(name, method, json.loads(body)["amount"])).encode()
+            reply = json.dumps(state.call(name, method, json.loads(body).get("amount", 0))).encode()
             self.send_response(state.status)
             self.send_header("Content-Length", str(len(reply)))
             self.end_headers()
