@@ -2,6 +2,7 @@
 
 1. A command that serves (``make serve``, ``actord serve``, ``actord dev``) goes on in the background until ``^C`` or
    the next one that serves; what it says is compared as well. ``make`` is replaced by what the Makefile runs.
+   Our command alone runs in a process that is warm (see ``tests.support.warm``), everything else in bash.
 2. Port 8000 of the page is a free port here. Dates, durations, identities and the like are no part of the comparison.
 3. In an expected output ``...`` stands for anything within a line, and alone on a line for any lines.
 """
@@ -11,12 +12,14 @@ from __future__ import annotations
 import os
 import re
 import select
+import shlex
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
 from tests.docs.pages import ROOT, Block, blocks
+from tests.support import warm
 
 PATIENCE_SECONDS = 60
 BIN = Path(sys.executable).parent
@@ -76,6 +79,12 @@ class Session:
         if serves(command):
             return self._serve(command)
         command = command.replace(":8000", f":{self.port}")
+        if plain(command):
+            said = self.home / ".said"
+            said.unlink(missing_ok=True)
+            environ = self._environment()
+            warm.run(shlex.split(command)[1:], str(self.cwd), environ, str(said), str(said), PATIENCE_SECONDS)
+            return said.read_text()
         script = f"{command}\nstatus=$?\npwd > {self.home}/.cwd\nexit $status\n"
         done = subprocess.run(
             ["bash", "-c", script],
@@ -157,6 +166,11 @@ def commands(block: Block) -> list[tuple[str, str]]:
             assert found, f"{block}: output without a command"
             found[-1][1].append(line)
     return [(command, "\n".join(lines)) for command, lines in found]
+
+
+def plain(command: str) -> bool:
+    """Whether it is our command alone, with nothing for a shell to do."""
+    return command.startswith("actord ") and re.search(r"[;|&<>$`*?~#\\\n]", command) is None
 
 
 def serves(command: str) -> bool:

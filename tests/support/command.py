@@ -7,12 +7,14 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tests.support import warm
 from tests.support.processes import PATIENCE_SECONDS, wait_until_gone
 
 COMMAND = [sys.executable, "-P", "-m", "actord.server.cli"]
@@ -22,16 +24,23 @@ CLEAN = {name: value for name, value in os.environ.items() if not name.startswit
 def actord(
     *words: str | Path, cwd: Path | None = None, environ: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Run the command to its end."""
-    return subprocess.run(
-        [*COMMAND, *map(str, words)],
-        cwd=cwd,
-        env={**CLEAN, **(environ or {})},
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE_SECONDS,
-        check=False,
-    )
+    """Run the command to its end, in a process that is warm (see ``warm``); what serves starts cold."""
+    given = [str(word) for word in words]
+    environment = {**CLEAN, **(environ or {})}
+    if given[:1] in (["serve"], ["dev"]):
+        return subprocess.run(
+            [*COMMAND, *given],
+            cwd=cwd,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_SECONDS,
+            check=False,
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        out, err = Path(folder, "out"), Path(folder, "err")
+        code = warm.run(given, str(cwd or Path.cwd()), environment, str(out), str(err), PATIENCE_SECONDS)
+        return subprocess.CompletedProcess(given, code, out.read_text(), err.read_text())
 
 
 class ActordServer:
