@@ -14,17 +14,23 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar, overload
 
-from actord.client_base import ClientBase, as_request, at_once, seconds_of
+from actord import codec
+from actord.client_base import ClientBase, as_request, at_once, key_of, seconds_of
 from actord.client_calls import LogicalCall, NoAnswer
 from actord.client_stubs import ActorStub, AsyncActorStub, Target
+from actord.client_wire import REPLY_HEAD
+from actord.errors import CodecError
 from actord.http import Request, Response
 
 if TYPE_CHECKING:
-    from actord import client_aiohttp, client_urllib3
+    from actord import client_aiohttp, client_direct_async, client_direct_threads, client_urllib3
     from actord.actor import StatefulActor
+    from actord.client_direct import Result
 
 __all__ = ["ActorStub", "AsyncActorStub", "AsyncClient", "Client"]
 
@@ -41,11 +47,16 @@ class Client(ClientBase):
     """
 
     _transport: client_urllib3.Transport
+    _pool: client_direct_threads.Pool | None = None
 
-    def _open(self, connections: int) -> None:
+    def _open(self, connections: int, direct: bool) -> None:
         from actord.client_urllib3 import Transport
 
         self._transport = Transport(self._address, connections)
+        if direct:
+            from actord.client_direct_threads import Pool
+
+            self._pool = Pool(lambda: self._transport.send(self._map_call().attempt()), connections)
 
     def actor(
         self,
@@ -95,6 +106,8 @@ class Client(ClientBase):
 
     def close(self) -> None:
         """Close the connections. Calls after this are a ``RuntimeError``."""
+        if self._pool is not None:
+            self._pool.close()
         self._transport.close()
 
     def __enter__(self) -> Self:
@@ -104,7 +117,25 @@ class Client(ClientBase):
         self.close()
 
     def _call(self, target: Target, method: str, /, *args: Any, **kwargs: Any) -> Any:
-        return self._run(self._method_call(target, method, args, kwargs))
+        body, key = codec.encode([list(args), kwargs]), key_of(target)
+        if self._pool is None:
+            return self._run(self._method_call(target, method, key, body, target.timeout))
+        outcome: Result | NoAnswer | None
+        deadline = monotonic() + target.timeout
+        try:
+            outcome = self._pool.call(target.type, target.name, method, key, deadline, body)
+        except NoAnswer as failure:
+            outcome = failure
+        if outcome is None:
+            return self._run(self._method_call(target, method, key, body, max(0.001, deadline - monotonic())))
+        if not isinstance(outcome, NoAnswer) and outcome[0] < 400 and outcome[2] == REPLY_HEAD:
+            with suppress(CodecError):
+                return codec.decode(outcome[1])
+        call = self._after_direct(target, method, key, body, deadline, outcome)
+        if call.done:
+            return call.value
+        time.sleep(call.wait)
+        return self._run(call)
 
     def _fetch_actor(self, target: Target, request: Request | str) -> Response:
         return self._fetch(request, target, target.timeout)
@@ -136,11 +167,16 @@ class AsyncClient(ClientBase):
     """
 
     _transport: client_aiohttp.Transport
+    _links: client_direct_async.Links | None = None
 
-    def _open(self, connections: int) -> None:
+    def _open(self, connections: int, direct: bool) -> None:
         from actord.client_aiohttp import Transport
 
         self._transport = Transport(self._address, connections)
+        if direct:
+            from actord.client_direct_async import Links
+
+            self._links = Links(lambda: self._transport.send(self._map_call().attempt()))
 
     @overload
     def actor(
@@ -190,6 +226,8 @@ class AsyncClient(ClientBase):
 
     async def close(self) -> None:
         """Close the connections. Calls after this are a ``RuntimeError``."""
+        if self._links is not None:
+            await self._links.close()
         await self._transport.close()
 
     async def __aenter__(self) -> Self:
@@ -201,7 +239,27 @@ class AsyncClient(ClientBase):
         await self.close()
 
     async def _call(self, target: Target, method: str, /, *args: Any, **kwargs: Any) -> Any:
-        return await self._run(self._method_call(target, method, args, kwargs))
+        body, key = codec.encode([list(args), kwargs]), key_of(target)
+        if self._links is None:
+            return await self._run(self._method_call(target, method, key, body, target.timeout))
+        outcome: Result | NoAnswer
+        deadline = monotonic() + target.timeout
+        link = await self._links.find(target.type, target.name)
+        if link is None or not link.takes(body):
+            return await self._run(self._method_call(target, method, key, body, max(0.001, deadline - monotonic())))
+        try:
+            outcome = await link.call(target.type, target.name, method, key, deadline, body)
+        except NoAnswer as failure:
+            outcome = failure
+        else:
+            if outcome[0] < 400 and outcome[2] == REPLY_HEAD:
+                with suppress(CodecError):
+                    return codec.decode(outcome[1])
+        call = self._after_direct(target, method, key, body, deadline, outcome)
+        if call.done:
+            return call.value
+        await asyncio.sleep(call.wait)
+        return await self._run(call)
 
     async def _fetch_actor(self, target: Target, request: Request | str) -> Response:
         return await self._fetch(request, target, target.timeout)

@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Coroutine, Mapping
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from actord import codec
 from actord.client_address import address
-from actord.client_calls import CALL_TYPE, REPEATABLE, LogicalCall, read_fetch, read_response, read_result
+from actord.client_calls import (
+    CALL_TYPE,
+    REPEATABLE,
+    Answer,
+    LogicalCall,
+    NoAnswer,
+    read_fetch,
+    read_response,
+    read_result,
+)
+from actord.client_direct import MAP_PATH, Result, answer_of, too_late
 from actord.client_stubs import Target
 from actord.http import FRAMING_HEADERS, Headers, Request
 
@@ -19,6 +29,7 @@ if TYPE_CHECKING:
 TIMEOUT_SECONDS = 60.0
 RETRIES = 8
 CONNECTIONS = 100
+MAP_SECONDS = 2.0
 
 
 class ClientBase:
@@ -33,12 +44,15 @@ class ClientBase:
         idempotent: bool = True,
         headers: Mapping[str, str] | None = None,
         connections: int = CONNECTIONS,
+        direct: bool = False,
     ) -> None:
         """``url``: ``http://HOST:PORT`` or ``unix:PATH``; by default ``ACTORD_URL``, or http://127.0.0.1:8000.
 
         ``timeout``: seconds that a call may take, all attempts together. ``retries``: how often it may be tried again.
         ``idempotent``: send a key with each call, so that one whose outcome is unknown can be tried again.
         ``headers``: sent with every request. ``connections``: how many there may be at a time.
+        ``direct``: call methods at the workers themselves where the server allows it (``server.direct``) and runs on
+        this machine as this user; whatever can't go there goes through the front. Results and errors are the same.
         Raises ``ValueError`` for what can't be one of these. Connections are made when they are needed.
         """
         self._address = address(url)
@@ -51,12 +65,12 @@ class ClientBase:
         self._headers = dict(Headers(headers).multi_items())  # checked
         self._call_headers = {**self._headers, "Content-Type": CALL_TYPE}
         try:
-            self._open(connections)
+            self._open(connections, direct)
         except ModuleNotFoundError as error:
             raise ImportError(f"the client needs {error.name}: pip install 'actord[client]'") from error
 
-    def _open(self, connections: int) -> None:
-        """Set the transport. Its library is imported here: a process loads the one that it uses."""
+    def _open(self, connections: int, direct: bool) -> None:
+        """Set the transport, and the way to workers. Libraries are imported here: a process loads what it uses."""
         raise NotImplementedError
 
     def _target(
@@ -75,19 +89,50 @@ class ClientBase:
             self._idempotent if idempotent is None else idempotent,
         )
 
-    def _method_call(self, target: Target, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> LogicalCall:
+    def _method_call(self, target: Target, method: str, key: str | None, body: bytes, timeout: float) -> LogicalCall:
         headers = self._call_headers
-        if target.idempotent:
-            headers = {**headers, "Idempotency-Key": key_line(target.key) if target.key else secrets.token_hex(16)}
+        if key is not None:
+            headers = {**headers, "Idempotency-Key": key_line(key)}
         return LogicalCall(
             "POST",
             f"{target.path}/{quote(method, safe='')}",
             headers,
-            codec.encode([list(args), kwargs]),
+            body,
             read_result,
-            repeatable=target.idempotent,
-            timeout=target.timeout,
+            repeatable=key is not None,
+            timeout=timeout,
             retries=self._retries,
+        )
+
+    def _after_direct(
+        self, target: Target, method: str, key: str | None, body: bytes, deadline: float, outcome: Result | NoAnswer
+    ) -> LogicalCall:
+        """What is left of a call whose first attempt at a worker brought no result. Raises what it has failed with."""
+        left = deadline - monotonic()
+        if isinstance(outcome, NoAnswer) and not outcome.sent:
+            if left <= 0:
+                raise too_late()
+            return self._method_call(target, method, key, body, left)
+        call = self._method_call(target, method, key, body, max(0.001, left))
+        call.tries = 1
+        if isinstance(outcome, NoAnswer):
+            call.failed(outcome)
+            call.wait = 0.0  # the front knows when the worker is back
+        else:
+            call.answered(answer_of(outcome))
+        return call
+
+    def _map_call(self) -> LogicalCall:
+        """Asks for the map; it is answered by whatever comes."""
+        return LogicalCall(
+            "GET",
+            MAP_PATH,
+            self._headers,
+            None,
+            lambda answer: answer,
+            repeatable=False,
+            timeout=MAP_SECONDS,
+            retries=0,
         )
 
     def _request_call(self, request: Request, body: bytes, target: Target | None, timeout: float) -> LogicalCall:
@@ -110,6 +155,15 @@ class ClientBase:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self.url}>"
+
+
+def _as_it_is(answer: Answer) -> Answer:
+    return answer
+
+
+def key_of(target: Target) -> str | None:
+    """The key of one call, made here if the caller gave none."""
+    return (target.key or secrets.token_hex(16)) if target.idempotent else None
 
 
 def key_line(key: str) -> str:

@@ -44,6 +44,11 @@ BEGUN_BYTES = LINK_CALLS + 8 * LINK_SOCKETS
 # Bodies that one link may have on their way before calls are refused.
 LINK_BYTES = 256 * MIB
 
+# Calls that one client may have open on a direct link to a worker: no more than wait for one instance by default.
+DIRECT_CALLS = 1_000
+# What a frame of a direct link may have beside its body.
+DIRECT_FRAME_BYTES = 64 * KIB
+
 SOCKET_ATTACHMENT_BYTES = 16 * KIB
 SOCKET_TAGS = 16
 SOCKET_TAG_BYTES = 256

@@ -22,6 +22,7 @@ class Server(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     port: Annotated[int, msgspec.Meta(ge=0, le=65_535)] = 8000  # 0 picks one
     uds: str = ""
     fronts: Annotated[int, msgspec.Meta(ge=1, le=64)] = 1
+    direct: bool = False  # clients of this machine and this user may talk to workers themselves
     workers: Annotated[int, msgspec.Meta(ge=0, le=1_024)] = 0  # 0: one for each core that the process may use
     pin: bool = True
     data_dir: str = "data"

@@ -19,6 +19,7 @@ import uvloop
 from actord import logs
 from actord.server.httpserver import HttpServer
 from actord.server.router import Router, Worker
+from actord.server.slotmap import SlotMap
 from actord.settings import Settings
 from actord.shards.control import ControlChannel, Message, boot_child
 
@@ -43,7 +44,8 @@ class Front:
             on_change=self._report_ready,
         )
         self._control = ControlChannel(self._on_message, lambda: os._exit(0))
-        self._server = HttpServer(self._settings, self._router, version=self._version)
+        slots = SlotMap(boot["links"], boot["shards"], boot.get("epoch", ""), boot.get("ticket", ""))
+        self._server = HttpServer(self._settings, self._router, slots, version=self._version)
         self._listening = False
         self._reported = False
         self._stop = asyncio.Event()

@@ -13,6 +13,7 @@ from actord.server.heads import HeadReader
 from actord.server.hub import SocketHub
 from actord.server.problems import Framer
 from actord.server.router import Router
+from actord.server.slotmap import SlotMap
 from actord.server.websocket import WebSocket
 from actord.settings import Settings
 
@@ -23,9 +24,10 @@ BACKLOG = 4096
 class HttpServer:
     """Serves clients on inherited sockets. Create it on a running loop."""
 
-    def __init__(self, settings: Settings, router: Router, *, version: str) -> None:
+    def __init__(self, settings: Settings, router: Router, slots: SlotMap, *, version: str) -> None:
         self.settings = settings
         self.router = router
+        self.slots = slots
         self.version = version
         self.loop = asyncio.get_running_loop()
         self.heads = HeadReader(settings.http)

@@ -45,7 +45,7 @@ def begin(
     if kind == SYSTEM and verb == wire.OPENAPI and method in ("GET", "HEAD"):
         kind = DOOR  # any worker has it
     elif kind == SYSTEM or (kind == DOOR and not server.router.front_door):
-        connection.answer(exchange, *system.respond(method, verb, server))
+        connection.answer(exchange, *system.respond(method, verb, head.headers, server))
         return
     if not head.deadline_ok:
         raise BadRequest("Actord-Timeout is a number of seconds, as in `Actord-Timeout: 2.5`.")

@@ -23,6 +23,7 @@ import contextlib
 import logging
 import os
 import resource
+import secrets
 import signal
 import socket
 import sys
@@ -175,7 +176,12 @@ class Supervisor:
             "shards": shards,
             "runtime_dir": str(runtime.path),
             "version": actord.__version__,
+            "epoch": secrets.token_hex(8),
+            "ticket": secrets.token_hex(16),
         }
+        if server.direct:
+            for index, link in enumerate(common["links"]):
+                link["direct"] = str(runtime.path / f"direct-{index}.sock")
         pin = server.pin and workers <= len(cores)
         for index, link in enumerate(common["links"]):
             sock = self._cleanup.enter_context(sockets.open_worker_socket(link["path"]))
@@ -192,7 +198,12 @@ class Supervisor:
                 "data_dir": str(self.data_dir.path),
                 "identity": self.data_dir.identity,
             }
-            self.workers.append(self._child("worker", index, boot, [sock.fileno(), black_box.fd], black_box))
+            fds = [sock.fileno(), black_box.fd]
+            if "direct" in link:
+                direct = self._cleanup.enter_context(sockets.open_worker_socket(link["direct"]))
+                boot["direct"] = direct.fileno()
+                fds.append(direct.fileno())
+            self.workers.append(self._child("worker", index, boot, fds, black_box))
         self._admin = self._open_admin()
         fds = [sock.fileno() for sock in listeners]
         for index in range(server.fronts):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import orjson
@@ -12,7 +13,7 @@ from actord.shards import wire
 if TYPE_CHECKING:
     from actord.server.httpserver import HttpServer
 
-LIVE, READY, VERSION = "/-/health/live", "/-/health/ready", "/-/version"
+LIVE, READY, VERSION, MAP = "/-/health/live", "/-/health/ready", "/-/version", "/-/map"
 
 # Only while the program has no front door: a program's own routes win.
 ALIASES = {"/health": READY, "/health/live": LIVE, "/health/ready": READY}
@@ -31,11 +32,13 @@ def answer(target: str, *, ready: bool, version: str) -> tuple[int, bytes] | Non
     return None
 
 
-def respond(method: str, path: str, server: HttpServer) -> tuple[int, bytes, bytes]:
+def respond(method: str, path: str, headers: Iterable[tuple[str, str]], server: HttpServer) -> tuple[int, bytes, bytes]:
     """Status, head and body for a system path, or for any other while there is no front door. Raises the refusal."""
+    if path == MAP and method in ("GET", "HEAD"):
+        return server.slots.respond(headers)
     ready = server.router.ready and not server.draining
     found = answer(path, ready=ready, version=server.version)
-    if found is None and path != wire.OPENAPI:
+    if found is None and path not in (wire.OPENAPI, MAP):
         if not server.router.started and not path.startswith("/-/"):
             raise ActorUnavailable("The workers are starting.", retry_after=1)
         raise NotFound("Nothing is served at this path.")

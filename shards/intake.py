@@ -71,6 +71,8 @@ class Cancellable(Protocol):
 class Connection(asyncio.Protocol, Sink):
     """One caller: a front, or another worker."""
 
+    blame = logging.ERROR  # the level of the log for a caller that makes no sense
+
     def __init__(self, dispatcher: Dispatcher) -> None:
         self._dispatcher = dispatcher
         self._reader = BatchReader()
@@ -161,7 +163,7 @@ class Connection(asyncio.Protocol, Sink):
                 frames = self._gather(frames)
             self._take(frames)
         except (WireError, ValueError, TypeError, IndexError, AttributeError, OSError) as error:
-            log.error("a link is closed: %s: %s", type(error).__name__, error)
+            log.log(self.blame, "a link is closed: %s: %s", type(error).__name__, error)
             self._forsake()  # now: the caller sends again what has not begun as soon as it sees the end
             if self._transport is not None:
                 self._transport.abort()

@@ -151,6 +151,16 @@ SYSTEM_PATHS: Json = {
     "/-/version": _system(
         "Name and version of the server.", {"name": {"type": "string"}, "version": {"type": "string"}}
     ),
+    "/-/map": _system(
+        "Which worker holds which slots.",
+        {
+            "epoch": {"type": "string"},
+            "hash": {"type": "object"},
+            "shards": {"type": "integer"},
+            "workers": {"type": "array", "items": {"type": "object"}},
+            "ticket": {"type": ["string", "null"]},
+        },
+    ),
     "/-/openapi.json": _system(
         "This document.", {"openapi": {"type": "string"}}, **{"503": {"$ref": "#/components/responses/503"}}
     ),

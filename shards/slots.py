@@ -1,25 +1,9 @@
-"""Which slot a key falls into, and which shard owns it. The hash never changes between releases: data depends on it."""
+"""Which shard owns a slot. The hash of keys is ``actord.slots``, which clients need as well."""
 
 from __future__ import annotations
 
-from zlib import crc32
-
-SLOTS = 1024
-
-_seeds: dict[str, int] = {}
-
-
-def slot_of(type_: str, name: str) -> int:
-    """The slot of a key: CRC-32 of ``type NUL name`` in UTF-8, mixed by Knuth's multiplication, its top ten bits.
-
-    Neither part holds a NUL. CRC-32 alone is linear: it puts 70 of the names 0 to 99 into one half.
-    """
-    seed = _seeds.get(type_)
-    if seed is None:
-        seed = crc32(type_.encode() + b"\0")
-        if len(_seeds) < 4096:  # types come from callers here: remember few
-            _seeds[type_] = seed
-    return (crc32(name.encode(), seed) * 0x9E3779B1 & 0xFFFFFFFF) >> 22
+from actord.slots import SLOTS as SLOTS
+from actord.slots import slot_of as slot_of
 
 
 def shard_of_slot(slot: int, shards: int) -> int:

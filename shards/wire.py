@@ -13,7 +13,10 @@ Caller to worker                                                  Worker to call
   GRANT   id, bytes                                                 DATA    id, data, state
   BODY    id, data, last                                            GRANT_BODY  id, bytes
   PROBE   worker, token, born, via, path
-  CYCLE   token, path
+  CYCLE   token, path                                               ELSEWHERE   id
+
+A link of a client (shards/direct.py) has the ticket of the map in the place of the begun map's path, which READY tells.
+ELSEWHERE is for it alone: the call was not taken, and is for the front, or for another worker.
 
 ``extras`` is None or a map: "key" and "msg" make the call take effect once (an idempotency key; a message of an
 outbox), "again" says that a call with "key" had begun when its link was lost, "from" is the actor whose turn makes the
@@ -62,6 +65,7 @@ VERSION = 2
 
 HELLO, CALL, FETCH, DOOR, CANCEL, CALLX, PROBE, CYCLE, BODY, GRANT = 1, 2, 3, 4, 5, 6, 7, 8, 9, 10
 READY, REPLY, DRAINING, HEAD, DATA, GRANT_BODY = 16, 17, 18, 19, 20, 21
+ELSEWHERE = 56
 
 # states of DATA
 MORE, END, BROKEN = 0, 1, 2
@@ -98,17 +102,23 @@ def pack_batch(frames: list[Frame]) -> bytes:
 class BatchReader:
     """Turns stream bytes into frames. ``feed`` returns the frames of all batches completed by these bytes."""
 
-    __slots__ = ("_buffer", "_need")
+    __slots__ = ("_buffer", "_limit", "_need")
 
-    def __init__(self) -> None:
+    def __init__(self, limit: int = WIRE_BATCH_BYTES) -> None:
+        """``limit``: the most bytes of one batch."""
+        self._limit = limit
         self._buffer = bytearray()
         self._need = 0  # total bytes of the batch at the buffer's head, its length included; 0 when unknown
+
+    def __len__(self) -> int:
+        """Bytes of a batch that is not complete."""
+        return len(self._buffer)
 
     def feed(self, data: bytes) -> list[Frame]:
         buffer = self._buffer
         if not buffer and len(data) >= 4:
             need = 4 + _LENGTH.unpack_from(data)[0]
-            if need == len(data) and need <= WIRE_BATCH_BYTES:
+            if need == len(data) and need <= self._limit:
                 return _frames(memoryview(data)[4:])
         buffer += data
         frames: list[Frame] = []
@@ -117,8 +127,8 @@ class BatchReader:
                 if len(buffer) < 4:
                     return frames
                 self._need = 4 + _LENGTH.unpack_from(buffer)[0]
-                if self._need > WIRE_BATCH_BYTES:
-                    raise WireError(f"a batch of {self._need} bytes is over the limit of {WIRE_BATCH_BYTES}")
+                if self._need > self._limit:
+                    raise WireError(f"a batch of {self._need} bytes is over the limit of {self._limit}")
             need = self._need
             if len(buffer) < need:
                 return frames

@@ -30,6 +30,7 @@ from actord.shards.alarms import AlarmScheduler
 from actord.shards.asgi import AsgiDoor
 from actord.shards.blackbox import open_box
 from actord.shards.control import ControlChannel, Message, boot_child
+from actord.shards.direct import DirectDoor
 from actord.shards.dispatch import Dispatcher
 from actord.shards.door import FrontDoor
 from actord.shards.events import EventSweeper
@@ -139,7 +140,7 @@ class Worker:
         )
         self._owner_of_shard = {shard: owner for owner, link in enumerate(boot["links"]) for shard in link["shards"]}
         self._event_sweeper = EventSweeper(dispatcher, runner, self.shards.values())
-        self._server: asyncio.Server | None = None
+        self._servers: list[asyncio.Server] = []
         self._draining = False
         self.done: asyncio.Future[int] = loop.create_future()
 
@@ -171,11 +172,25 @@ class Worker:
         self.outbox.start()
         self.dispatcher.await_fronts(f"front-{index}" for index in range(self.settings.server.fronts))
         sock = socket.socket(fileno=self._boot["listen"])
-        self._server = await self._loop.create_unix_server(lambda: Connection(self.dispatcher), sock=sock)
+        self._servers.append(await self._loop.create_unix_server(lambda: Connection(self.dispatcher), sock=sock))
+        if "direct" in self._boot:
+            await self._open_direct(self._boot)
         self._loop.call_later(SWEEP_SECONDS, self._sweep)
         self.alarms.start()
         if isinstance(self._door, AsgiDoor | MountedDoors):
             await self._door.startup(self.settings.actors.init_timeout)
+
+    async def _open_direct(self, boot: Message) -> None:
+        door = DirectDoor(
+            self.dispatcher,
+            self.settings.http,
+            runtime_dir=boot["runtime_dir"],
+            index=boot["index"],
+            epoch=boot["epoch"],
+            ticket=boot["ticket"],
+        )
+        sock = socket.socket(fileno=boot["direct"])
+        self._servers.append(await self._loop.create_unix_server(door, sock=sock))
 
     def _sweep(self) -> None:
         if self._evictor.sweep():
@@ -199,8 +214,8 @@ class Worker:
         self._draining = True
         self.alarms.stop()
         self.outbox.stop()
-        if self._server is not None:
-            self._server.close()
+        for server in self._servers:
+            server.close()
         for connection in list(self.dispatcher.connections):
             connection.say_draining()
         if isinstance(self._door, AsgiDoor | MountedDoors):

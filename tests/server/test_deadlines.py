@@ -12,6 +12,7 @@ import pytest
 from actord.server.connection import Connection
 from actord.server.httpserver import HttpServer
 from actord.server.router import Router, Worker
+from actord.server.slotmap import SlotMap
 from actord.settings import Http, Settings
 
 GET = b"GET /-/health/live HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -70,7 +71,7 @@ class World:
         router = Router(
             [Worker(str(folder / "none"), (0,))], 1, caller="test", begun_path=lambda k: str(folder / f"begun{k}")
         )
-        self.server = HttpServer(Settings(http=http), router, version="0")
+        self.server = HttpServer(Settings(http=http), router, SlotMap([{"shards": [0]}], 1, "", ""), version="0")
         self.now = monotonic()
 
     def connect(self) -> tuple[Connection, Transport]:

@@ -30,6 +30,7 @@ CLOCK_READERS = (
     "event_streams",
     "socket_events",
     "door_socket",
+    "direct",
 )
 
 
