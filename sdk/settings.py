@@ -97,6 +97,11 @@ class Storage(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 class Log(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     level: Literal["debug", "info", "warning", "error"] = "info"
     format: Literal["text", "json"] = "text"
+    slow_call: Annotated[float, msgspec.Meta(ge=0, le=86_400)] = 1.0  # 0: none is told
+
+
+class Metrics(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    listen: str = ""  # host:port of their own listener; empty: on the server's address, if that is a loopback one
 
 
 class ActorBinding(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -130,4 +135,5 @@ class Settings(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     actors: Actors = msgspec.field(default_factory=Actors, name="runtime")
     storage: Storage = msgspec.field(default_factory=Storage)
     log: Log = msgspec.field(default_factory=Log)
+    metrics: Metrics = msgspec.field(default_factory=Metrics)
     app: App = msgspec.field(default_factory=App)

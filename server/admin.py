@@ -4,6 +4,7 @@
    owns the key, else to every worker; the answer is ``{"answers": [{"worker": 0, "value": ...}, ...]}``, with
    ``"error"``, a problem document, in the place of a value where there is none.
 2. The supervisor passes requests on and understands none of them: what there is to do is in ``shards/admin.py``.
+   Those that are about the whole server (``own``) it answers itself, with one ``{"value": ...}``.
 3. A worker that is away or dies is an answer too. Nobody waits longer than ``ANSWER_SECONDS``.
 """
 
@@ -12,13 +13,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import orjson
-from actord.errors import ActorUnavailable, BadRequest
+from actord.errors import ActordError, ActorUnavailable, BadRequest
 from actord.server.children import Child
 from actord.server.exits import FAILED, UNAVAILABLE, StartError
 from actord.server.sockets import opened_folder
@@ -29,13 +31,21 @@ LINE_BYTES = 64 * 1024
 FOLDER, NAME = "run", "admin.sock"
 
 
+log = logging.getLogger("actord.supervisor")
+
+OwnHandler = Callable[[dict[str, Any]], Awaitable[Any]]
+
+
 class AdminServer:
     """The supervisor's end."""
 
-    def __init__(self, sock: socket.socket, workers: Sequence[Child], shards: int) -> None:
+    def __init__(
+        self, sock: socket.socket, workers: Sequence[Child], shards: int, own: Mapping[str, OwnHandler] | None = None
+    ) -> None:
         self._sock = sock
         self._workers = workers
         self._shards = shards
+        self._own = dict(own or {})
         self._server: asyncio.Server | None = None
 
     async def start(self) -> None:
@@ -54,6 +64,9 @@ class AdminServer:
     async def _answer(self, line: bytes) -> dict[str, Any]:
         try:
             request = orjson.loads(line)
+            own = self._own.get(request.get("do"))
+            if own is not None:
+                return {"answers": [await _own_answer(own, request)]}
             asked = self._asked(request)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             return {"error": BadRequest(f"This is no request: {error}").to_problem()}
@@ -74,6 +87,16 @@ class AdminServer:
         except TimeoutError:
             answer = {"error": ActorUnavailable(f"Worker {index} did not answer in time.").to_problem()}
         return {"worker": index, **answer}
+
+
+async def _own_answer(handler: OwnHandler, request: dict[str, Any]) -> dict[str, Any]:
+    try:
+        return {"value": await handler(request)}
+    except ActordError as error:
+        return {"error": error.to_problem()}
+    except Exception as error:  # a question must not end the server
+        log.exception("the request %r failed", request.get("do"))
+        return {"error": ActordError(f"{type(error).__name__}: {error}").to_problem()}
 
 
 class AdminClient:

@@ -108,6 +108,10 @@ class Owner(Protocol):
         """It has left for good."""
         ...
 
+    def child_asks(self, child: Child, message: Message) -> None:
+        """It wants ``message["wish"]`` to be done; the answer goes back by ``tell``."""
+        ...
+
 
 class Failure:
     """Why a life ended: ``message`` for people, and the exit code that the child wished for, if it said one."""
@@ -158,6 +162,7 @@ class Child:
         self._black_box = black_box
         self._backoff = Backoff(delay_max)
         self.state = State.DOWN
+        self.deaths = 0  # lives that ended unasked
         self.held = False  # waiting for ``start``, not for a timer
         self._timer: asyncio.TimerHandle | None = None
         self._down: list[asyncio.Future[None]] = []
@@ -226,6 +231,11 @@ class Child:
         finally:
             self._asking.pop(number, None)
 
+    def tell(self, answer: Message) -> None:
+        """Answer what the child has asked for, if it still lives."""
+        if self._process is not None:
+            self._process.send(answer)
+
     def _away(self) -> Message:
         return {"error": ActorUnavailable(f"{self.name} is away: it is being replaced.", retry_after=1).to_problem()}
 
@@ -275,6 +285,8 @@ class Child:
             waiting = self._asking.get(message["id"])
             if waiting is not None and not waiting.done():
                 waiting.set_result(message["answer"])
+        elif "wish" in message:
+            self._owner.child_asks(self, message)
         elif message.get("ready"):
             self._silence = 0.0
             self._step(Event.BECAME_READY)
@@ -308,6 +320,7 @@ class Child:
         self._down.clear()
 
     def _failed(self, failure: Failure, lived: float) -> None:
+        self.deaths += 1
         following = self._owner.child_failed(self, failure)
         if self.state is not State.WAITING:
             return  # told to drain meanwhile

@@ -8,7 +8,6 @@
 from __future__ import annotations
 
 import difflib
-import ipaddress
 import os
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -18,6 +17,7 @@ from typing import Any
 import msgspec
 from actord.server.exits import ConfigError
 from actord.server.program import PROJECT_FILE, Located, check_bindings, check_programs, locate
+from actord.server.sockets import is_loopback
 from actord.settings import Settings
 
 ENV_PREFIX = "ACTORD_"
@@ -177,20 +177,27 @@ def _check_relations(settings: Settings) -> None:
         raise ConfigError(
             f"http.line_bytes is {http.line_bytes}, but the whole head has at most http.head_bytes = {http.head_bytes}."
         )
-    if server.host and not _is_loopback(server.host):
+    if server.host and not is_loopback(server.host):
         raise ConfigError(
             f"server.host = {server.host!r} is reachable from other machines, and actord has no access control yet. "
             "Keep it on 127.0.0.1 (or use --uds) and put a proxy that checks who is calling in front of it."
         )
+    _check_metrics(settings.metrics.listen)
 
 
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+def _check_metrics(listen: str) -> None:
+    if not listen:
+        return
+    host, _, port = listen.rpartition(":")
+    if not host or not port.isascii() or not port.isdecimal() or int(port) > 65_535:
+        raise ConfigError(
+            f'metrics.listen = {listen!r} can\'t be: write an address and a port, as in "127.0.0.1:9464".'
+        )
+    if not is_loopback(host.strip("[]")):
+        raise ConfigError(
+            f"metrics.listen = {listen!r} is reachable from other machines, and metrics have no access control. "
+            "Keep it on a loopback address, and let the scraper come through a proxy that checks who is asking."
+        )
 
 
 def _nearest(word: str, known: Iterable[str]) -> str:

@@ -59,6 +59,8 @@ class Connection(asyncio.Protocol):
         "peer",
         "plain",
         "queue",
+        "received",
+        "sent",
         "server",
         "simple",
         "table",
@@ -69,6 +71,8 @@ class Connection(asyncio.Protocol):
         "writable",
         "write",
     )
+
+    monitor = False  # it came by the listener of metrics.listen
 
     def __init__(self, server: HttpServer) -> None:
         # for the process
@@ -93,6 +97,7 @@ class Connection(asyncio.Protocol):
         self.upload: UploadExchange | None = None  # the last request, while its body is passed on
         self.writable = True
         self._flush_due = False
+        self.received = self.sent = 0  # bytes
         # for the sweep
         self._active = False  # something came since the last sweep
         self._phase = "accepted"
@@ -117,6 +122,7 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Begin every request that is complete, as far as the limits allow."""
         self._active = True
+        self.received += len(data)
         if self.deaf:
             if self.upgrade is not None and not self.upgrade.keep(data):
                 self.hold()
@@ -235,6 +241,7 @@ class Connection(asyncio.Protocol):
             if exchange is None:
                 exchange = self._exchange(method, head)
             exchange.link = None
+            self.server.refused[type(error).__name__] += 1
             status, lines, document = problem(error)
             if isinstance(error, MethodNotAllowed):
                 lines += b"Allow: POST\r\n" if target.startswith("/actors/") else b"Allow: GET, HEAD\r\n"
@@ -260,6 +267,7 @@ class Connection(asyncio.Protocol):
 
     def _refuse(self, status: int, error: ActordError) -> None:
         """Answer in turn, then close; nothing that follows is looked at."""
+        self.server.refused[type(error).__name__] += 1
         upload, self.upload = self.upload, None
         self.stop_listening()
         if upload is not None:
@@ -318,6 +326,7 @@ class Connection(asyncio.Protocol):
 
     def send(self, data: bytes) -> None:
         self._written += len(data)
+        self.sent += len(data)
         self.write(data)
 
     # -- backpressure

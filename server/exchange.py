@@ -98,6 +98,7 @@ class PlainExchange(Exchange):
             queue = connection.queue
             if len(queue) == 1:
                 queue.clear()
+                connection.sent += len(answer)
                 connection.write(answer)
                 return
         self.link = None

@@ -12,12 +12,15 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 import uvloop
 from actord import logs
+from actord.errors import BadRequest
 from actord.server.httpserver import HttpServer
+from actord.server.monitor import MonitorConnection, figures
 from actord.server.router import Router, Worker
 from actord.server.slotmap import SlotMap
 from actord.settings import Settings
@@ -32,6 +35,7 @@ class Front:
     def __init__(self, boot: Message) -> None:
         self._settings = msgspec.convert(boot["settings"], Settings)
         self._listen: list[int] = boot["listen"]
+        self._monitors: list[int] = boot.get("monitors", [])
         self._version: str = boot["version"]
         index: int = boot["index"]
         logs.configure(self._settings.log.level, self._settings.log.format, process=f"front-{index}")
@@ -46,6 +50,9 @@ class Front:
         self._control = ControlChannel(self._on_message, lambda: os._exit(0))
         slots = SlotMap(boot["links"], boot["shards"], boot.get("epoch", ""), boot.get("ticket", ""))
         self._server = HttpServer(self._settings, self._router, slots, version=self._version)
+        self._server.scrape = self._scrape
+        self._wishes: dict[int, Callable[[Message | None], None]] = {}
+        self._wished = 0
         self._listening = False
         self._reported = False
         self._stop = asyncio.Event()
@@ -56,6 +63,8 @@ class Front:
         await self._control.attach(control)
         self._router.connect()
         await self._server.listen([socket.socket(fileno=fd) for fd in self._listen])
+        await self._server.listen([socket.socket(fileno=fd) for fd in self._monitors], MonitorConnection)
+        self._server.lag.start()
         self._listening = True
         self._report_ready()
         sweeper = asyncio.create_task(self._sweep())
@@ -76,11 +85,26 @@ class Front:
     def _on_message(self, message: Message) -> None:
         if "ping" in message:
             self._control.send({"pong": message["ping"]})
+        elif "admin" in message:
+            self._control.send({"answer": self._answer(message["admin"]), "id": message["id"]})
+        elif "granted" in message:
+            self._wishes.pop(message["id"])(message["granted"])
         elif "drain" in message:
             if self._drain is None:
                 self._drain = asyncio.create_task(self._drained(message["drain"]))
             else:
                 self._stop.set()
+
+    def _answer(self, request: Message) -> Message:
+        if request.get("do") != "metrics":
+            return {"error": BadRequest(f"A front can't do {request.get('do')!r}.").to_problem()}
+        return {"value": list(figures(self._server))}
+
+    def _scrape(self, accept: str, told: Callable[[Message | None], None]) -> None:
+        """Have the supervisor write the metrics of the whole server."""
+        self._wished += 1
+        self._wishes[self._wished] = told
+        self._control.send({"wish": {"accept": accept}, "id": self._wished})
 
     async def _drained(self, seconds: float) -> None:
         self._server.start_draining()

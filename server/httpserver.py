@@ -5,17 +5,22 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections import Counter
+from collections.abc import Callable
 from time import monotonic
 
 from actord.limits import LINK_BYTES
+from actord.measures import LoopLag
 from actord.server.connection import Connection
 from actord.server.heads import HeadReader
 from actord.server.hub import SocketHub
 from actord.server.problems import Framer
 from actord.server.router import Router
 from actord.server.slotmap import SlotMap
+from actord.server.sockets import is_loopback
 from actord.server.websocket import WebSocket
 from actord.settings import Settings
+
+Scraped = Callable[[dict[str, str] | None], None]  # "type" and "text"; None: they can't be had
 
 # Listening again sets the backlog anew, and the loop's own default is 100.
 BACKLOG = 4096
@@ -37,24 +42,33 @@ class HttpServer:
         self.draining = False
         self.receiving = 0  # bytes of bodies that are not complete yet, of all connections
         self.receiving_limit = LINK_BYTES
+        host = settings.server.host
+        # Who asks on an address that only this machine reaches may know how the server does.
+        self.metrics_here = not settings.metrics.listen and (not host or is_loopback(host))
+        self.scrape: Callable[[str, Scraped], None] | None = None  # has the metrics for an Accept header written
+        self.accepted = 0
+        self.received = self.sent = 0  # bytes of connections that have ended
+        self.refused: Counter[str] = Counter()  # requests that no worker was asked for, by the error's class
+        self.lag = LoopLag()
         self._peers: Counter[str] = Counter()
         self._servers: list[asyncio.Server] = []
         self._empty = asyncio.Event()
 
-    async def listen(self, sockets: list[socket.socket]) -> None:
+    async def listen(self, sockets: list[socket.socket], kind: type[Connection] = Connection) -> None:
         """Accept connections on TCP and unix sockets that listen already."""
         for sock in sockets:
             if sock.family == socket.AF_UNIX:
                 server: asyncio.Server = await self.loop.create_unix_server(
-                    lambda: Connection(self), sock=sock, backlog=BACKLOG
+                    lambda: kind(self), sock=sock, backlog=BACKLOG
                 )
             else:
-                server = await self.loop.create_server(lambda: Connection(self), sock=sock, backlog=BACKLOG)
+                server = await self.loop.create_server(lambda: kind(self), sock=sock, backlog=BACKLOG)
             self._servers.append(server)
 
     def admit(self, connection: Connection) -> bool:
         """Count a new connection; False when it is one too many."""
         http = self.settings.http
+        self.accepted += 1
         self.connections.add(connection)
         peer = connection.peer
         if peer:
@@ -65,19 +79,26 @@ class HttpServer:
 
     def replace(self, connection: Connection, socket: WebSocket) -> None:
         """A connection has become a socket."""
-        self.connections.discard(connection)
+        self._leave(connection)
         self.connections.add(socket)
         if self.draining:
             socket.drain()
 
     def forget(self, connection: Connection | WebSocket) -> None:
-        self.connections.discard(connection)
+        self._leave(connection)
         peer = connection.peer
         if peer:
             self._peers[peer] -= 1
             if self._peers[peer] <= 0:
                 del self._peers[peer]
         self.check_empty()
+
+    def _leave(self, connection: Connection | WebSocket) -> None:
+        self.connections.discard(connection)
+        if isinstance(connection, Connection):
+            self.received += connection.received
+            self.sent += connection.sent
+            connection.received = connection.sent = 0
 
     def check_empty(self) -> None:
         """Draining ends with the last connection, when the actors know of the last socket's end."""

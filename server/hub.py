@@ -40,6 +40,7 @@ class SocketHub:
         self._opening: dict[WebSocket, None] = {}
         self.queued = 0  # bytes of messages that wait for their actors
         self.unsent = 0  # bytes that wait for slow clients
+        self.received = self.sent = 0  # bytes of all sockets so far
 
     # -- openings
 

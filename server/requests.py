@@ -44,6 +44,9 @@ def begin(
         return
     if kind == SYSTEM and verb == wire.OPENAPI and method in ("GET", "HEAD"):
         kind = DOOR  # any worker has it
+    elif kind == SYSTEM and verb == system.METRICS:
+        system.scrape(connection, exchange, method, head)
+        return
     elif kind == SYSTEM or (kind == DOOR and not server.router.front_door):
         connection.answer(exchange, *system.respond(method, verb, head.headers, server))
         return

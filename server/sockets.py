@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import ipaddress
 import os
 import shutil
 import socket
@@ -24,8 +25,8 @@ BACKLOG = 4096
 UNIX_PATH_BYTES = 107
 
 
-def open_tcp(host: str, port: int) -> socket.socket:
-    """Listen on a TCP address; port 0 picks a free one."""
+def open_tcp(host: str, port: int, *, option: str = "--port") -> socket.socket:
+    """Listen on a TCP address; port 0 picks a free one. ``option`` sets it, for the words of a failure."""
     try:
         family, kind, proto, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except OSError as error:
@@ -41,13 +42,13 @@ def open_tcp(host: str, port: int) -> socket.socket:
         if error.errno == errno.EADDRINUSE:
             raise StartError(
                 f"The address {where} is in use by another program. Stop that one (`ss -ltnp` shows it), choose "
-                "another port with --port, or let the system pick a free one with --port 0.",
+                f"another port with {option}, or let the system pick a free one with port 0.",
                 TEMPORARY,
             ) from None
         if error.errno == errno.EACCES:
             raise StartError(
                 f"The system does not let this user listen on {where}: ports below 1024 are privileged. Choose a "
-                "higher one with --port.",
+                f"higher one with {option}.",
                 CONFIG,
             ) from None
         if error.errno == errno.EADDRNOTAVAIL:
@@ -100,6 +101,16 @@ def open_admin_socket(folder: str, name: str) -> socket.socket:
             return _bind_unix(f"/proc/self/fd/{fd}/{name}")
     except OSError as error:
         raise StartError(f"Can't listen on {folder}/{name}: {error.strerror}.", CONFIG) from None
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches the address."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 class RuntimeDir:

@@ -35,10 +35,11 @@ from typing import Any
 import actord
 import msgspec
 from actord.errors import DataDirError, DataDirLocked, InvariantViolated
-from actord.server import admin, sockets
+from actord.server import admin, sockets, system
 from actord.server.announce import announce, report
 from actord.server.children import Child, Failure, Next
 from actord.server.exits import CONFIG, FAILED, OK, TEMPORARY, StartError
+from actord.server.metrics import ServerMetrics
 from actord.settings import Settings
 from actord.shards.blackbox import BlackBox
 from actord.shards.control import ControlChannel, Message
@@ -101,18 +102,21 @@ class Supervisor:
         self.program: dict[str, Any] = {}
         self.urls: list[str] = []
         self.data_dir: DataDir
+        self.metrics: ServerMetrics
         self.workers: list[Child] = []
         self.fronts: list[Child] = []
         self._companion = companion
         self._argv = {"front": front, "worker": worker}
         self._cleanup = contextlib.ExitStack()
         self._listeners: list[socket.socket] = []
+        self._monitors: list[socket.socket] = []
         # changing
         self.state = State.STARTING
         self.exit = OK
         self._ready: set[Child] = set()
         self._gone: set[Child] = set()
         self._stopped = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
         self._news = asyncio.Event()  # a child became ready or failed
         self._deadline: asyncio.TimerHandle | None = None
         self._drain_until = 0.0
@@ -204,11 +208,13 @@ class Supervisor:
                 boot["direct"] = direct.fileno()
                 fds.append(direct.fileno())
             self.workers.append(self._child("worker", index, boot, fds, black_box))
-        self._admin = self._open_admin()
         fds = [sock.fileno() for sock in listeners]
+        monitors = [sock.fileno() for sock in self._monitors]
         for index in range(server.fronts):
-            boot = {**common, "boot": "front", "index": index, "listen": fds}
-            self.fronts.append(self._child("front", index, boot, fds))
+            boot = {**common, "boot": "front", "index": index, "listen": fds, "monitors": monitors}
+            self.fronts.append(self._child("front", index, boot, [*fds, *monitors]))
+        self.metrics = ServerMetrics((*self.workers, *self.fronts))
+        self._admin = self._open_admin()
 
     def _listen(self) -> list[socket.socket]:
         server = self.settings.server
@@ -226,16 +232,27 @@ class Supervisor:
             self._cleanup.enter_context(sock)
             self.urls.append(f"unix:{path}")
             listeners.append(sock)
+        self._monitors = self._listen_for_scrapers()
         if not listeners:
             raise StartError("Nothing to listen on: give server.host or server.uds a value.", CONFIG)
         return listeners
+
+    def _listen_for_scrapers(self) -> list[socket.socket]:
+        listen = self.settings.metrics.listen
+        if not listen:
+            return []
+        host, _, port = listen.rpartition(":")
+        sock = self._cleanup.enter_context(sockets.open_tcp(host.strip("[]"), int(port), option="metrics.listen"))
+        log.info("metrics on http://%s:%d%s", host, sock.getsockname()[1], system.METRICS)
+        return [sock]
 
     def _open_admin(self) -> admin.AdminServer:
         path = str(self.data_dir.path)
         sock = sockets.open_admin_socket(os.path.join(path, admin.FOLDER), admin.NAME)
         self._cleanup.callback(admin.remove, path)
         self._cleanup.enter_context(sock)
-        return admin.AdminServer(sock, self.workers, self.data_dir.shards)
+        own = {"metrics": self.metrics.exposition, "top": self.metrics.top}
+        return admin.AdminServer(sock, self.workers, self.data_dir.shards, own)
 
     def _child(self, role: str, index: int, boot: Message, fds: list[int], black_box: BlackBox | None = None) -> Child:
         server = self.settings.server
@@ -288,6 +305,20 @@ class Supervisor:
         self._gone.add(child)
         self._news.set()
         self._leave()
+
+    def child_asks(self, child: Child, message: Message) -> None:
+        task = asyncio.get_running_loop().create_task(self._grant(child, message))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _grant(self, child: Child, message: Message) -> None:
+        """Fronts are asked for the metrics, and the supervisor has them."""
+        try:
+            granted = await self.metrics.exposition(message["wish"])
+        except Exception:  # nobody's call depends on it
+            log.exception("the metrics can't be written")
+            granted = None
+        child.tell({"granted": granted, "id": message["id"]})
 
     # -- the end
 

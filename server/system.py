@@ -6,14 +6,18 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import orjson
-from actord.errors import ActorUnavailable, MethodNotAllowed, NotFound
-from actord.server.problems import JSON_HEAD
+from actord.errors import ActordError, ActorUnavailable, MethodNotAllowed, NotFound
+from actord.server.problems import JSON_HEAD, NO_STORE, problem
 from actord.shards import wire
 
 if TYPE_CHECKING:
+    from actord.server.connection import Connection
+    from actord.server.exchange import Exchange
+    from actord.server.heads import Head
     from actord.server.httpserver import HttpServer
 
 LIVE, READY, VERSION, MAP = "/-/health/live", "/-/health/ready", "/-/version", "/-/map"
+METRICS = "/-/metrics"
 
 # Only while the program has no front door: a program's own routes win.
 ALIASES = {"/health": READY, "/health/live": LIVE, "/health/ready": READY}
@@ -30,6 +34,27 @@ def answer(target: str, *, ready: bool, version: str) -> tuple[int, bytes] | Non
     if path == VERSION:
         return 200, orjson.dumps({"name": "actord", "version": version})
     return None
+
+
+def scrape(connection: Connection, exchange: Exchange, method: str, head: Head) -> None:
+    """Answer GET /-/metrics, which the supervisor writes. Raises the refusal."""
+    server = connection.server
+    if server.scrape is None or not (connection.monitor or server.metrics_here):
+        raise NotFound("Metrics are served on the address of metrics.listen, or on a loopback address.")
+    if method not in ("GET", "HEAD"):
+        raise MethodNotAllowed("This path answers GET and HEAD.")
+    accept = next((value for name, value in head.headers if name == "accept"), "")
+    connection.queue.append(exchange)
+
+    def scraped(metrics: dict[str, str] | None) -> None:
+        if metrics is None:
+            status, lines, document = problem(ActordError("The metrics can't be had; the server's log says why."))
+            exchange.on_reply(status, document, lines)
+            return
+        lines = b"Content-Type: %b\r\n" % metrics["type"].encode("ascii") + NO_STORE
+        exchange.on_reply(200, metrics["text"].encode(), lines)
+
+    server.scrape(accept, scraped)
 
 
 def respond(method: str, path: str, headers: Iterable[tuple[str, str]], server: HttpServer) -> tuple[int, bytes, bytes]:

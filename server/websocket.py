@@ -110,6 +110,7 @@ class WebSocket(Opening):
 
     def data_received(self, data: bytes) -> None:
         self._heard = True
+        self._hub.received += len(data)
         if self._state == ENDED:
             return
         if self._paused:
@@ -259,12 +260,14 @@ class WebSocket(Opening):
             assert self._early is not None
             self._early.append(data)
             return
+        self._hub.sent += len(data)
         transport.write(data)
         if self._slow:
             self._count_unsent()
 
     def _write(self, data: bytes) -> None:
         if self._transport is not None:
+            self._hub.sent += len(data)
             self._transport.write(data)
 
     def _flush(self) -> None:

@@ -32,6 +32,7 @@ class Host:
 
     __slots__ = (
         "activations",
+        "created",
         "events_age_ms",
         "events_kept",
         "idle_after",
@@ -48,6 +49,7 @@ class Host:
         self.idle_after = type_.idle_after or defaults.idle_after
         self.mailbox = type_.mailbox or defaults.mailbox
         self.activations: dict[str, Activation] = {}
+        self.created = 0  # activations since the worker began
         self.events_kept = type_.events_kept or defaults.events_kept
         self.events_age_ms = int((type_.events_age or defaults.events_age) * 1000)
         self.topics: dict[str, Topic] = {}  # the events of an actor, by name, while somebody reads them

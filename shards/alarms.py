@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from actord.alarm import AlarmInfo
 from actord.errors import ActordError, StoreBroken
+from actord.measures import Histogram, new_times
 from actord.shards import alarm as clock
 from actord.shards.alarm import as_datetime
 from actord.shards.call import NO_DEADLINE, Call, Lifecycle, Sink, current_turn
@@ -61,13 +62,14 @@ Position = tuple[int, int]  # (due, actor)
 class Handler:
     """Stands where a user's method would: one for each type."""
 
-    __slots__ = ("function", "label", "name", "retries", "timeout")
+    __slots__ = ("function", "label", "name", "retries", "timeout", "times")
 
     def __init__(self, timeout: float, retries: int) -> None:
         self.name = "alarm"
         self.label = b"alarm"
         self.timeout = timeout
         self.retries = retries
+        self.times = new_times()
         self.function: Callable[[Any, Run], Awaitable[None]] = _deliver
 
 
@@ -110,6 +112,7 @@ async def _deliver(instance: Any, run: Run) -> None:
     if alarm is None or alarm.error is not None or alarm.due > clock.wall_ms():
         return
     run.alarm = alarm
+    run.owner.lag.take((clock.wall_ms() - alarm.due) / 1000)
     turn.alarm = None
     turn.more = True
     await instance.alarm(AlarmInfo(as_datetime(alarm.scheduled), alarm.retries))
@@ -201,6 +204,7 @@ class AlarmScheduler:
         self.fired = 0
         self.retried = 0
         self.failed = 0
+        self.lag = Histogram()  # from the due time of a delivery until its turn began
 
     def start(self) -> None:
         """Begin to fire."""
@@ -211,6 +215,15 @@ class AlarmScheduler:
         """Start no more runs; those under way go on."""
         self._stopped = True
         self._disarm()
+
+    def handler(self, type_: str) -> Handler | None:
+        """What takes the alarms of a type; None when it has none."""
+        return self._handlers.get(type_)
+
+    def overdue(self) -> float:
+        """For how many seconds the alarm that waits longest has been due, 0 when none is."""
+        known = [queue.next for queue in self._queues if queue.next]  # 0: it is to be read anew
+        return max(0.0, (clock.wall_ms() - min(known, default=FOREVER)) / 1000)
 
     def soon(self, what: Callable[..., None], *args: Any) -> None:
         self._loop.call_soon(what, *args)

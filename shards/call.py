@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextvars import ContextVar
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from actord import codec, json
 from actord.errors import ActordError, CodecError
@@ -15,6 +15,7 @@ from actord.shards.wire import MSGPACK, TIMING
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
+    from actord.measures import Times
     from actord.shards.activation import Activation
     from actord.shards.alarms import Handler
     from actord.shards.registry import Method
@@ -103,11 +104,16 @@ class Lifecycle:
 
     __slots__ = ("label", "name", "run", "timeout")
 
+    times: ClassVar[Times | None] = None  # its turns are not counted
+
     def __init__(self, name: str, timeout: float, run: Callable[[Call], Any] | None = None) -> None:
         self.name = name
         self.label = name.encode()
         self.timeout = timeout
         self.run = run  # what it does with its turn; None where the turn runner knows itself
+
+
+REFUSAL = Lifecycle("", 0.0)  # the method of a call that was refused before one was found
 
 
 class Call:

@@ -16,12 +16,16 @@ batch in the log.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from time import monotonic
+from typing import TYPE_CHECKING, Protocol
 
 from actord.errors import ActorOutputGateError, StoreFull
 from actord.shards.call import Call
 from actord.shards.gate import OutputGate
 from actord.storage.api import Alarm, Batch, Store
+
+if TYPE_CHECKING:
+    from actord.shards.meter import Meter
 
 _NOBODY: Sequence[Callable[[bool], None]] = ()
 
@@ -44,11 +48,13 @@ class GroupCommitter:
         "_on_broken",
         "_on_full",
         "_store",
+        "_submitted",
         "attending",
         "batch",
         "broken",
         "durable_seq",
         "held",
+        "meter",
         "on_alarms",
     )
 
@@ -76,6 +82,8 @@ class GroupCommitter:
         # Told the alarms of each commit that is durable, and None when a commit was taken back.
         self.on_alarms: Callable[[dict[int, Alarm | None] | None], None] | None = None
         self.broken: BaseException | None = None
+        self.meter: Meter | None = None
+        self._submitted = 0.0  # when the sync in flight was asked for
 
     def hold(self, call: Call, seq: int) -> None:
         """Keep a finished call's reply until commit ``seq``, open or in flight, is durable."""
@@ -113,6 +121,7 @@ class GroupCommitter:
         self.held = []
         if attended:
             self.attending = []
+        began = monotonic()
         try:
             self._store.write(batch)
         except StoreFull as full:
@@ -134,6 +143,9 @@ class GroupCommitter:
         self._in_flight = held
         self._attended = attended
         self._alarms = batch.alarms
+        self._submitted = now = monotonic()
+        if self.meter is not None:
+            self.meter.batch_write.take(now - began)
         self._flusher.submit(self._store, self._flushed)
 
     def _flushed(self, error: BaseException | None) -> None:
@@ -146,6 +158,8 @@ class GroupCommitter:
         assert done is not None
         self.durable_seq = self._store.commit_seq
         self._in_flight = None
+        if self.meter is not None:
+            self.meter.durable(self._submitted, done)
         try:
             self._store.maintain()
         except BaseException as failure:

@@ -1,7 +1,8 @@
 """The line between the supervisor and each of its children: JSON lines over a socket pair, and a child's first steps.
 
 Supervisor to child: ``boot`` (the first line), ``ping``, ``drain``, ``admin`` with an ``id``. Child to supervisor:
-``ready``, ``pong``, ``fatal``, ``answer`` with that ``id``.
+``ready``, ``pong``, ``fatal``, ``answer`` with that ``id``. A front may ask the supervisor in the same way: ``wish``
+with an ``id``, answered by ``granted`` with that ``id``.
 A child ends at once when the line closes, and the kernel kills it when its parent dies: no orphan keeps a lock.
 """
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Iterable
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from actord.http import Request
 from actord.limits import LINK_CALLS, NAME_BYTES
 from actord.settings import Actors, Http
 from actord.shards.activation import Activation, Host
-from actord.shards.call import Call, Sink
+from actord.shards.call import REFUSAL, Call, Sink
 from actord.shards.event_streams import EventStreams
 from actord.shards.eviction import Evictor
 from actord.shards.gate import OutputGate
@@ -58,6 +59,7 @@ class Dispatcher:
         self._pool = pool = SqlPool(settings.sql_connections)
         self._gone: dict[str, Host] = {}  # types that only the store knows, once an operator asked for one
         self.hosts = {name: Host(type_, settings, pool) for name, type_ in program.types.items()}
+        self.refused: Counter[str] = Counter()  # before a turn was queued, by the error's class
         self.shard_of: list[Shard | None] = []  # by slot; None: another worker's
         self.damaged: frozenset[int] = frozenset()  # slots of shards that are not served
         self.waits: WaitGraph  # set once, when the worker is composed
@@ -250,6 +252,11 @@ class Dispatcher:
             for connection in list(self.connections):
                 asyncio.get_running_loop().call_soon(connection.go_on)
 
+    @property
+    def open_databases(self) -> int:
+        """SQL databases of instances that are kept open."""
+        return len(self._pool.open)
+
     def check_room(self) -> None:
         """``ActorOverloaded`` when no turn more may wait in this worker."""
         if self._runner.waiting >= self._settings.worker_queue:
@@ -284,6 +291,7 @@ class Dispatcher:
         slot = slot_of(host.type.name, name)
         act = Activation(host, name, self._shard(slot), slot)
         host.activations[name] = act
+        host.created += 1
         self._evictor.add(act)
         return act
 
@@ -296,7 +304,8 @@ class Dispatcher:
         return shard
 
     def _refuse(self, sink: Connection, id_: int, flags: int, error: ActordError) -> None:
-        call = Call(sink, id_, None, None, None, (), {}, flags, 0, monotonic())  # type: ignore[arg-type]
+        self.refused[type(error).__name__] += 1
+        call = Call(sink, id_, None, None, REFUSAL, (), {}, flags, 0, monotonic())  # type: ignore[arg-type]
         call.fail(error)
         self._gate.release((call,))
         self._gate.flush()
@@ -315,7 +324,7 @@ class Dispatcher:
                 shard.committer.break_off(unsure)
             self._refuse(sink, id_, flags, unsure)
             return
-        call = Call(sink, id_, None, None, None, (), {}, flags, 0, monotonic())  # type: ignore[arg-type]
+        call = Call(sink, id_, None, None, REFUSAL, (), {}, flags, 0, monotonic())  # type: ignore[arg-type]
         call.body, call.head = NOTHING, MSGPACK_HEAD
         self._gate.release((call,))
         self._gate.flush()

@@ -34,6 +34,7 @@ class Evictor:
         self._due: list[Activation] = []
         self._victims: list[Activation] = []
         self.evictions = 0
+        self.for_memory = 0  # of them, those of promise 3
 
     def add(self, act: Activation) -> None:
         """Watch a new activation."""
@@ -68,7 +69,7 @@ class Evictor:
             return False
         part, self._victims = self._victims[:SLICE], self._victims[SLICE:]
         for act in part:
-            self._evict(act)
+            self.for_memory += self._evict(act)
         if self._victims:
             return True
         del part

@@ -51,6 +51,11 @@ class KV:
         self.actor_id: int | None = None
         self.used_sql: SqlStorage | None = None  # from the first use of ``sql`` on
 
+    @property
+    def cached_bytes(self) -> int:
+        """Keys and encoded values in the cache, about."""
+        return self._size
+
     # -- the user's side
 
     async def get(self, key: str, default: Any = None) -> Any:

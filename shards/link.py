@@ -122,7 +122,9 @@ class Link(asyncio.Protocol):
         self._abandoned: set[int] = set()  # given up by the caller; the id comes back with the worker's reply
         self._bytes = 0
         self._closed = False
+        self._greeted = False  # by this worker or one before it
         self.relay: Relay | None = None
+        self.resent = 0  # calls sent a second time, to a successor
         self._reconnect: asyncio.Task[None] | None = None
         # for a connection
         self.ready = False  # calls may be sent
@@ -333,6 +335,8 @@ class Link(asyncio.Protocol):
             if self.relay is not None:
                 self.relay.on_up()
                 self._flush()
+            self.resent += len(self._waiting) if self._greeted else 0
+            self._greeted = True
             self._out = [waiter.frame for waiter in self._waiting.values()] + self._later
             self._later = []
             self._flush()

@@ -127,6 +127,11 @@ class Outbox:
             lane.next_due = 0
         self.soon()
 
+    @property
+    def under_way(self) -> int:
+        """Messages that are being delivered."""
+        return sum(self._under_way.values())
+
     def stop(self) -> None:
         """Deliver nothing more; it stays in the store. What is under way ends."""
         self._stopped = True

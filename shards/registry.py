@@ -24,6 +24,7 @@ from actord.errors import (
 )
 from actord.http import Request, Response
 from actord.limits import TYPE_CHARS
+from actord.measures import new_times
 from actord.settings import App, MountedProgram
 from actord.shards.arguments import Binder
 from actord.shards.socket_handlers import socket_handlers
@@ -55,7 +56,7 @@ class ProgramError(Exception):
 class Method:
     """One callable method of a type."""
 
-    __slots__ = ("binder", "function", "label", "name", "timeout")
+    __slots__ = ("binder", "function", "label", "name", "timeout", "times")
 
     def __init__(self, owner: str, name: str, function: Callable[..., Any], timeout: float | None) -> None:
         self.name = name
@@ -63,6 +64,7 @@ class Method:
         self.function = function
         self.binder = Binder(function, f"{owner}.{name}")
         self.timeout = timeout  # seconds; None: the server's default
+        self.times = new_times()
 
     def describe(self) -> dict[str, Any]:
         signature = self.binder.signature

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from actord.measures import new_times
 from actord.shards.socket_events import connect, disconnect
 
 if TYPE_CHECKING:
@@ -22,13 +23,14 @@ _SIGNATURES = {
 class SocketHandler:
     """Stands where a user's method would."""
 
-    __slots__ = ("function", "label", "name", "timeout")
+    __slots__ = ("function", "label", "name", "timeout", "times")
 
     def __init__(self, name: str, function: Callable[..., Any], timeout: float | None) -> None:
         self.name = name
         self.label = name.encode()
         self.function = function
         self.timeout = timeout
+        self.times = new_times()
 
 
 def socket_handlers(

@@ -67,6 +67,7 @@ class TurnRunner:
         self._tasks: set[asyncio.Task[None]] = set()
         self._touched: dict[Any, None] = {}  # committers that may have a batch to close
         self.waiting = 0  # calls admitted whose turn has not begun
+        self.deepest = 0  # the longest mailbox since somebody set this to 0
         self.suspended = 0  # turns that wait for something
         self.stopped = False
         self.now_running: Call | None = None  # the turn being stepped at this moment, for whoever looks from outside
@@ -86,6 +87,8 @@ class TurnRunner:
             if act.mailbox is None:
                 act.mailbox = deque()
             act.mailbox.append(call)
+            if len(act.mailbox) > self.deepest:
+                self.deepest = len(act.mailbox)
             return
         act.busy = True
         self._make_ready(call)

@@ -39,6 +39,8 @@ from actord.shards.gate import OutputGate
 from actord.shards.idempotency import Sweeper
 from actord.shards.intake import Connection
 from actord.shards.link import Link
+from actord.shards.meter import Meter
+from actord.shards.metrics import WorkerMetrics
 from actord.shards.mounts import Door, MountedDoors
 from actord.shards.outbound import Outbound
 from actord.shards.outbox import Outbox
@@ -53,6 +55,7 @@ from actord.shards.turns import TurnRunner
 from actord.shards.waits import Key, WaitGraph
 from actord.storage.ballast import Ballast
 from actord.storage.datadir import shard_paths
+from actord.storage.figures import figures
 from actord.storage.flush import open_flusher
 from actord.storage.sqlite import SqliteStore
 
@@ -86,7 +89,8 @@ class Worker:
         self._boot = boot
         self._loop = loop = asyncio.get_running_loop()
         self._flusher = open_flusher(loop, settings.storage.flush)
-        self._gate = gate = OutputGate()
+        self._meter = meter = Meter(settings.log.slow_call)
+        self._gate = gate = OutputGate(meter)
         self._links: dict[int, Link] = {}
         router = Outbound(self._link_of_slot, settings.http.call_deadline)
         env = Environment(program, router)
@@ -109,6 +113,8 @@ class Worker:
             number: Shard(number, count, store, self._flusher, gate, runner, self._on_broken)
             for number, store in stores.items()
         }
+        for shard in self.shards.values():
+            shard.committer.meter = meter
         dispatcher.shard_of = [self.shards.get(shard_of_slot(slot, count)) for slot in range(SLOTS)]
         dispatcher.damaged = frozenset(slot for number in damaged for slot in slot_range(number, count))
         self.alarms = AlarmScheduler(
@@ -129,7 +135,19 @@ class Worker:
             on_bug=self._on_bug,
         )
         alarm_admin = AlarmAdmin(dispatcher, runner, list(self.shards.values()))
-        self.admin = Admin(alarm_admin.handlers() | OutboxAdmin(self.outbox).handlers())
+        self.metrics = WorkerMetrics(
+            meter,
+            dispatcher,
+            runner,
+            self._evictor,
+            self.alarms,
+            self.outbox,
+            shards=self.shards.values(),
+            damaged=damaged,
+            stores=lambda: {number: figures(store) for number, store in stores.items()},
+            links=self._links.values,
+        )
+        self.admin = Admin(alarm_admin.handlers() | OutboxAdmin(self.outbox).handlers() | self.metrics.handlers())
         self._replies = Sweeper(self.shards.values(), dispatcher.key_rules)
         dispatcher.waits = self._waits = WaitGraph(
             boot["index"],
@@ -177,6 +195,7 @@ class Worker:
             await self._open_direct(self._boot)
         self._loop.call_later(SWEEP_SECONDS, self._sweep)
         self.alarms.start()
+        self.metrics.lag.start()
         if isinstance(self._door, AsgiDoor | MountedDoors):
             await self._door.startup(self.settings.actors.init_timeout)
 
@@ -200,6 +219,8 @@ class Worker:
         self._waits.sweep()
         self._replies.sweep()
         self._event_sweeper.sweep()
+        if self._meter.tick(self._runner.deepest):
+            self._runner.deepest = 0
         self._loop.call_later(SWEEP_SECONDS, self._sweep)
 
     def _sweep_more(self) -> None:

@@ -29,6 +29,11 @@ class SqliteReads:
     _cursor: apsw.Cursor
     _log: logging.Logger
 
+    def cache_bytes(self) -> int:
+        """Memory of the page cache in use."""
+        used: int = self._conn.status(apsw.SQLITE_DBSTATUS_CACHE_USED)[0]
+        return used
+
     def find_actor(self, slot: int, type_: str, name: str) -> int | None:
         if self._broken is not None:
             raise self._refuse()

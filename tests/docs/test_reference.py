@@ -19,9 +19,10 @@ from actord.http import Request, Response
 from actord.server import exits
 from actord.server.cli import app
 from actord.server.config import OTHER_VARIABLES, SECTIONS, SHORT
+from actord.server.metric_names import METRICS
 from actord.settings import Settings
 
-from tests.docs import options, pages, sessions
+from tests.docs import metrics, options, pages, sessions
 from tests.docs.pages import PAGES, ROOT, Block
 from tests.test_layers import ALLOWED, FOLDERS
 
@@ -52,6 +53,17 @@ def test_the_tables_of_options_are_those_of_the_manual() -> None:
     page = options.PAGE.read_text()
     shown = page.partition(options.BEGIN)[2].partition(options.END)[0]
     assert shown.strip() == options.tables().strip(), "run: python -m tests.docs.options write"
+
+
+def test_the_table_of_metrics_is_that_of_the_code() -> None:
+    shown = metrics.PAGE.read_text().partition(metrics.BEGIN)[2].partition(metrics.END)[0]
+    assert shown.strip() == metrics.table().strip(), "run: python -m tests.docs.metrics write"
+
+
+def test_every_metric_that_a_page_names_exists() -> None:
+    known = {metric.name for metric in METRICS}
+    known |= {f"{metric.name}_{part}" for metric in METRICS for part in ("bucket", "count", "sum")}
+    assert [name for name in words_like(r"actord_[a-z_]+") if name not in known] == []
 
 
 def test_every_option_that_a_page_names_exists() -> None:

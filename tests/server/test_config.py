@@ -288,3 +288,14 @@ def test_a_type_of_32_characters_is_fine(here: Path) -> None:
 def test_settings_survive_the_way_to_the_children(here: Path) -> None:
     found = settings()
     assert msgspec.convert(msgspec.json.decode(msgspec.json.encode(msgspec.to_builtins(found))), Settings) == found
+
+
+@pytest.mark.parametrize("listen", ["9464", ":9464", "127.0.0.1", "127.0.0.1:", "127.0.0.1:x", "127.0.0.1:70000"])
+def test_metrics_listen_is_an_address_and_a_port(here: Path, listen: str) -> None:
+    assert "write an address and a port" in refused(environ={"ACTORD_METRICS_LISTEN": listen})
+
+
+def test_metrics_listen_is_a_loopback_address(here: Path) -> None:
+    assert "no access control" in refused(environ={"ACTORD_METRICS_LISTEN": "0.0.0.0:9464"})
+    for listen in ("127.0.0.1:9464", "[::1]:9464", "localhost:0"):
+        assert settings(environ={"ACTORD_METRICS_LISTEN": listen}).metrics.listen == listen

@@ -14,6 +14,8 @@ import pytest
 
 # Every module of the core that reads the clock by this name.
 CLOCK_READERS = (
+    "meter",
+    "committer",
     "asgi",
     "outflow",
     "outbound",
