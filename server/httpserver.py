@@ -10,6 +10,7 @@ from time import monotonic
 
 from actord.limits import LINK_BYTES
 from actord.measures import LoopLag
+from actord.server.accepting import Acceptor
 from actord.server.connection import Connection
 from actord.server.heads import HeadReader
 from actord.server.hub import SocketHub
@@ -51,16 +52,17 @@ class HttpServer:
         self.refused: Counter[str] = Counter()  # requests that no worker was asked for, by the error's class
         self.lag = LoopLag()
         self._peers: Counter[str] = Counter()
-        self._servers: list[asyncio.Server] = []
+        self._servers: list[asyncio.Server | Acceptor] = []
         self._empty = asyncio.Event()
 
     async def listen(self, sockets: list[socket.socket], kind: type[Connection] = Connection) -> None:
         """Accept connections on TCP and unix sockets that listen already."""
         for sock in sockets:
-            if sock.family == socket.AF_UNIX:
-                server: asyncio.Server = await self.loop.create_unix_server(
-                    lambda: kind(self), sock=sock, backlog=BACKLOG
-                )
+            server: asyncio.Server | Acceptor
+            if self.settings.server.fronts > 1:
+                server = Acceptor(sock, lambda: kind(self))
+            elif sock.family == socket.AF_UNIX:
+                server = await self.loop.create_unix_server(lambda: kind(self), sock=sock, backlog=BACKLOG)
             else:
                 server = await self.loop.create_server(lambda: kind(self), sock=sock, backlog=BACKLOG)
             self._servers.append(server)
