@@ -103,7 +103,19 @@ def record(
     root = os.path.realpath(data_dir)
     log = Log(_snapshot(root, ignore))
     with tempfile.NamedTemporaryFile(suffix=".strace") as trace:
-        command = ["strace", "-f", "-y", "-xx", "-s", "16777216", "-o", trace.name, "-e", f"trace={_CALLS}"]
+        command = [
+            "strace",
+            "-f",
+            "--seccomp-bpf",
+            "-y",
+            "-xx",
+            "-s",
+            "16777216",
+            "-o",
+            trace.name,
+            "-e",
+            f"trace={_CALLS}",
+        ]
         for fault in inject or []:
             command += ["-e", f"inject={fault}"]
         # A pipe, also when our own output goes to a file: what is sent to one counts as sent.

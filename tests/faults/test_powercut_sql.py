@@ -110,6 +110,6 @@ def test_no_power_cut_tears_a_turn_of_sql_keys_and_alarm_nor_takes_back_its_repl
 @pytest.mark.parametrize("bug", ["no-sync", "reply-first"])
 def test_the_replay_catches_a_reply_before_its_sync(bug, tmp_path, scratch):
     log, audit = record(tmp_path, bug)
-    total, wrong = replay(log, audit, scratch, 120, kinds=("dropped", "torn"))
+    total, wrong = replay(log, audit, scratch, 60, kinds=("dropped", "torn"))
     lost = [line for line in wrong if "acknowledged deposits are lost" in line]
     assert lost, (total, wrong)

@@ -14,12 +14,15 @@ from actord.errors import ActordError
 from actord.storage.flush import open_flusher
 
 from tests.faults import powercut, store_workload
+from tests.support.lots import LONG
 
 pytestmark = pytest.mark.skipif(bool(powercut.unavailable()), reason=powercut.unavailable())
 
 WORKLOAD = os.path.join(os.path.dirname(__file__), "store_workload.py")
 SEED = 20_240_601
-FAILED_SYNCS = range(14, 22)  # those before belong to the creation of the database
+# Those before belong to the creation of the database. A successor finds the commits of 14 and 20, not that of 17.
+FAILED_SYNCS = range(14, 22) if LONG else (14, 17, 20)
+POINTS = 2000 if LONG else 150
 
 
 @pytest.fixture
@@ -100,16 +103,16 @@ def test_no_power_cut_loses_or_tears_an_acknowledged_batch(sync, tmp_path, scrat
     assert log.returncode == 0
     audit = Audit(log)
     assert audit.acknowledged == list(range(1, 37))
-    total, wrong = replay(log, scratch, most=2000)
+    total, wrong = replay(log, scratch, most=POINTS)
     assert wrong == []
-    assert total > 300
+    assert total > POINTS
 
 
 @pytest.mark.parametrize("bug", ["no-sync", "ack-first"])
 def test_the_replay_catches_a_reply_without_its_sync(bug, tmp_path, scratch):
     log = powercut.record(workload(str(tmp_path), bug, 12), str(tmp_path))
     assert log.returncode == 0
-    total, wrong = replay(log, scratch, most=120, kinds=("dropped", "torn"))
+    total, wrong = replay(log, scratch, most=60, kinds=("dropped", "torn"))
     lost = [line for line in wrong if "was acknowledged" in line]
     assert len(lost) > total // 20, (total, wrong)
 

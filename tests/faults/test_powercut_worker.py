@@ -27,7 +27,7 @@ pytestmark = pytest.mark.skipif(bool(powercut.unavailable()), reason=powercut.un
 
 WORKLOAD = os.path.join(os.path.dirname(__file__), "worker_workload.py")
 SEED = 20_261_122
-STATES = int(os.environ.get("ACTORD_TEST_POWERCUT_POINTS", "400"))
+STATES = int(os.environ.get("ACTORD_TEST_POWERCUT_POINTS", "200"))
 PER_LEDGER = worker_workload.FIRST_LIFE + worker_workload.SECOND_LIFE
 
 
@@ -169,6 +169,6 @@ def test_no_power_cut_takes_back_a_reply_of_a_worker_nor_tears_a_turn(tmp_path, 
 @pytest.mark.parametrize("bug", ["no-sync", "reply-first"])
 def test_the_replay_catches_a_worker_that_replies_before_its_sync(bug, tmp_path, scratch):
     log, audit = record(tmp_path, bug)
-    total, wrong = replay(log, audit, scratch, 120, kinds=("dropped", "torn"))
+    total, wrong = replay(log, audit, scratch, 60, kinds=("dropped", "torn"))
     lost = [line for line in wrong if "acknowledged deposits are lost" in line]
     assert lost, (total, wrong)
