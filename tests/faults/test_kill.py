@@ -16,7 +16,7 @@ from tests.support.server import Server, pidfd
 CLIENTS = 16
 KEYS = [f"name-{number}" for number in range(12)]
 BETWEEN = 200  # successes between two faults
-ROUNDS = int(os.environ.get("ACTORD_TEST_KILL_ROUNDS", "3"))
+ROUNDS = int(os.environ.get("ACTORD_TEST_KILL_ROUNDS", "2"))
 SETTINGS = {"server.restart_delay_max": 0.2, "server.workers": 2, "storage.checkpoint_wal": 131_072}
 EXPECTED = (r"was ended by SIGKILL; it is started again$",)
 

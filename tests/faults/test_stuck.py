@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 
 import pytest
 from actord.shards.slots import shard_of_slot, slot_of
@@ -13,7 +13,8 @@ HELD = r"holds worker-0"
 EXPECTED = (r"has not answered for", HELD, r"has held this worker for", r"was ended by SIGKILL; it is started again$")
 
 
-@pytest.mark.parametrize("method", ["spin", "crunch"])
+# One that is in C, and one behind an await: tests/system/test_stuck.py.
+@pytest.mark.parametrize("method", ["spin"])
 def test_a_turn_that_never_yields_is_named_and_its_worker_replaced(method, serve, fifo):
     server = serve("probe.py", settings=SETTINGS)
     names = {shard_of_slot(slot_of("Probe", name), 2): name for name in map(str, range(20))}
@@ -28,12 +29,14 @@ def test_a_turn_that_never_yields_is_named_and_its_worker_replaced(method, serve
         while not any(re.search(HELD, record["message"]) for record in server.log):
             meanwhile += 1
             assert server.result("Probe", other, "add", 1) == meanwhile
+            wait([spinning], timeout=0.01)
         reply = spinning.result()
         assert (reply.status, reply.json()["applied"]) == (503, "unknown")
         assert (queued.result().status, queued.result().json()) == (200, 7)
     assert meanwhile > 20, "the other worker's calls went on"
     assert server.worker_of(0) != worker
     assert server.worker_of(1) == neighbour
+    server.wait_log(r"^worker-0 has not answered for")
     (held,) = server.wait_log(HELD)
     assert f"Probe.{method} of '{stuck}'" in held["message"]
     assert f"in {method}" in held["message"], "the stack says where it stands"

@@ -26,10 +26,6 @@ class Counter(StatefulActor):
 
     async def version(self) -> str:
         return "first"
-
-    async def spin(self) -> None:
-        while True:
-            pass
 """
 
 
@@ -96,18 +92,6 @@ def test_a_killed_supervisor_leaves_no_orphan_and_its_data_to_the_next(serve: Se
     assert server.ask("/actors/Counter/alice/add", {}) == (200, 1)
     server.stop(signal.SIGKILL)  # waits for every child to go
     assert serve().ask("/actors/Counter/alice/add", {}) == (200, 2)
-
-
-def test_a_turn_that_never_yields_is_named_and_its_worker_replaced(serve: Serve) -> None:
-    server = serve(ACTORD_SERVER_STUCK_AFTER="1", ACTORD_RUNTIME_CALL_TIMEOUT="600")
-    assert server.ask("/actors/Counter/alice/add", {}) == (200, 1)
-    status, problem = server.ask("/actors/Counter/alice/spin", {})
-    assert (status, problem["applied"]) == (503, "unknown")
-    assert server.ask("/actors/Counter/alice/add", {}) == (200, 2)
-    assert "has not answered for" in server.words
-    last_words = [line for line in server.words.splitlines() if "alice" in line and "spin" in line]
-    assert last_words, server.words
-    assert server.stop() == 0
 
 
 def test_a_second_server_on_the_data_is_refused(serve: Serve, program: Path, tmp_path: Path) -> None:

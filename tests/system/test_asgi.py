@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import http.client
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator
 
 import pytest
 
@@ -15,18 +14,22 @@ SETTINGS = {"server.workers": 2, "storage.shards": 2, "http.write_stall": 1}
 MIB = 1024 * 1024
 
 
-@pytest.fixture
-def server(tmp_path: Path, serve: Any) -> Server:
-    running: Server = serve("asgi.py", settings=SETTINGS, environment={"LIFESPAN": str(tmp_path / "lifespan")})
-    return running
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("asgi")
+    with Server(
+        "asgi.py", folder / "data", settings=SETTINGS, environment={"LIFESPAN": str(folder / "lifespan")}
+    ) as running:
+        yield running
 
 
 def noted(server: Server, name: str, text: str) -> None:
     until(lambda: server.result("Note", name, "read") == text, f"{text!r} of {name}")
 
 
-def test_each_worker_starts_the_application_before_it_serves_and_ends_it_in_the_drain(server, tmp_path):
+def test_each_worker_starts_the_application_before_it_serves_and_ends_it_in_the_drain(serve, tmp_path):
     lifespan = tmp_path / "lifespan"
+    server = serve("asgi.py", settings=SETTINGS, environment={"LIFESPAN": str(lifespan)})
     workers = {str(child.pid) for child in server.children("worker")}
     assert sorted(lifespan.read_text().split()) == sorted(["up", "up", *workers])
     assert server.request("GET", "/x").body == b"GET /x {'greeting': None} 0"

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tests.support.server import Server, until
 
-EXAMPLES = int(os.environ.get("ACTORD_TEST_MODEL_EXAMPLES", "12"))
+EXAMPLES = int(os.environ.get("ACTORD_TEST_MODEL_EXAMPLES", "8"))
 NAMES = ["a", "b", "ünï/☃"]
 KEYS = ["", "k", "k/1", "k/2", "ä", "\U0001f40d"]  # "" is illegal on purpose
 

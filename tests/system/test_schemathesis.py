@@ -33,7 +33,7 @@ def test_a_client_of_the_document_sees_what_is_documented_and_no_fault(
         [
             *(sys.executable, "-m", "schemathesis.cli", "--config-file", str(config)),
             *("run", f"http://127.0.0.1:{server.port}/-/openapi.json"),
-            *("--max-examples", "1000" if LONG else "30", "--seed", "1"),
+            *("--max-examples", "1000" if LONG else "12", "--seed", "1"),
             *("--continue-on-failure", "--no-color"),
         ],
         cwd=tmp_path,
