@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Iterable
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 URL_VARIABLE = "ACTORD_URL"
+
+
+TOKEN_VARIABLE = "ACTORD_TOKEN"
 
 
 class Address(NamedTuple):
@@ -43,3 +48,21 @@ def address(url: str | None = None) -> Address:
             tls = parts.scheme == "https"
             return Address(url, tls, parts.hostname, port or (443 if tls else 80), parts.path.rstrip("/"), "")
     raise ValueError(f"{url!r} is neither http://HOST:PORT nor unix:PATH.")
+
+
+def authorization(token: str | None = None, headers: Iterable[str] = ()) -> dict[str, str]:
+    """The header that shows a token: the one given, else that of ``ACTORD_TOKEN``; empty when there is none.
+
+    ``headers``: names of those that are sent anyway; an Authorization among them wins over the variable.
+    Raises ``ValueError`` for a token that is none, and for one beside such a header.
+    """
+    stated = any(name.lower() == "authorization" for name in headers)
+    if token is None:
+        token = "" if stated else os.environ.get(TOKEN_VARIABLE, "").strip()
+        if not token:
+            return {}
+    elif stated:
+        raise ValueError("there is a token, and an Authorization header beside it: give one of them")
+    if re.fullmatch(r"[A-Za-z0-9._~+/=-]+", token) is None:
+        raise ValueError("a token is one word of letters, digits and ._~+/=-")  # not shown: it may be one after all
+    return {"Authorization": f"Bearer {token}"}

@@ -8,7 +8,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from actord.client_address import address
+from actord.client_address import address, authorization
 from actord.client_calls import (
     CALL_TYPE,
     REPEATABLE,
@@ -42,6 +42,7 @@ class ClientBase:
         timeout: float = TIMEOUT_SECONDS,
         retries: int = RETRIES,
         idempotent: bool = True,
+        token: str | None = None,
         headers: Mapping[str, str] | None = None,
         connections: int = CONNECTIONS,
         direct: bool = False,
@@ -50,6 +51,7 @@ class ClientBase:
 
         ``timeout``: seconds that a call may take, all attempts together. ``retries``: how often it may be tried again.
         ``idempotent``: send a key with each call, so that one whose outcome is unknown can be tried again.
+        ``token``: the access token; by default ``ACTORD_TOKEN``, if that is set and ``headers`` have no Authorization.
         ``headers``: sent with every request. ``connections``: how many there may be at a time.
         ``direct``: call methods at the workers themselves where the server allows it (``server.direct``) and runs on
         this machine as this user; whatever can't go there goes through the front. Results and errors are the same.
@@ -63,6 +65,7 @@ class ClientBase:
         self._retries = retries
         self._idempotent = idempotent
         self._headers = dict(Headers(headers).multi_items())  # checked
+        self._headers |= authorization(token, self._headers)
         self._call_headers = {**self._headers, "Content-Type": CALL_TYPE}
         try:
             self._open(connections, direct)

@@ -168,11 +168,16 @@ class CodecError(ActordError, ValueError):
 
 
 class Unauthorized(ActordError):
+    """The request has no token, or one that is not known (any more). ``challenge``: for the header WWW-Authenticate."""
+
     status = 401
     title = "No or bad token"
+    challenge = 'Bearer realm="actord"'
 
 
 class Forbidden(ActordError):
+    """The token has no scope for this request; or a page of another origin asked for a socket."""
+
     status = 403
     title = "Not allowed"
 

@@ -29,6 +29,8 @@ class Server(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     drain_limit: Seconds = 30.0
     stuck_after: Seconds = 60.0
     restart_delay_max: Seconds = 5.0
+    token_file: str = ""  # empty: a credential of the service manager, else tokens.json in the data directory
+    anonymous: str = ""  # scopes of those who have no token, with blanks between them
 
 
 class Http(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):

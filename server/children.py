@@ -151,6 +151,7 @@ class Child:
         stuck_after: float,
         delay_max: float,
         black_box: BlackBox | None = None,
+        environment: dict[str, str] | None = None,
     ) -> None:
         # for life
         self.name = name
@@ -160,6 +161,7 @@ class Child:
         self._owner = owner
         self._stuck_after = stuck_after
         self._black_box = black_box
+        self._environment = environment
         self._backoff = Backoff(delay_max)
         self.state = State.DOWN
         self.deaths = 0  # lives that ended unasked
@@ -190,7 +192,9 @@ class Child:
         if self._black_box is not None:
             self._black_box.reset()
         try:
-            self._process = Process(self._argv, self._boot, self._fds, self._on_message, self._on_exit)
+            self._process = Process(
+                self._argv, self._boot, self._fds, self._on_message, self._on_exit, self._environment
+            )
         except OSError as error:  # the system is out of processes or memory
             self._step(Event.DIED)
             self._backoff.after(0.0)  # never at once
@@ -204,6 +208,12 @@ class Child:
             self._owner.child_ended(self)
         elif self._process is not None:
             self._process.send({"drain": limit})
+
+    def inform(self, facts: Message) -> None:
+        """Tell the process, and each later one when it boots."""
+        self._boot = {**self._boot, **facts}
+        if self._process is not None:
+            self._process.send(facts)
 
     async def recycle(self, limit: float) -> None:
         """End the process as ``drain`` does, killed after ``limit``, and start the next; returns when it began."""
@@ -362,6 +372,7 @@ class Process:
         fds: list[int],
         on_message: Callable[[Message], None],
         on_exit: Callable[[int], None],
+        environment: dict[str, str] | None = None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._on_exit = on_exit
@@ -379,6 +390,7 @@ class Process:
                 stdin=subprocess.DEVNULL,
                 stdout=2,
                 process_group=0,
+                env=environment,
             )
         self.pid = self._popen.pid
         self._pidfd = os.pidfd_open(self.pid)

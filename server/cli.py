@@ -13,6 +13,7 @@ import typer
 from actord.server.commands import call, check, doctor, init, openapi, serve, tail
 from actord.server.commands.alarms import alarms
 from actord.server.commands.outbox import outbox
+from actord.server.commands.token import token
 from actord.server.exits import StartError
 
 app = typer.Typer(
@@ -33,6 +34,7 @@ app.command("openapi")(openapi.openapi)
 app.command("doctor")(doctor.doctor)
 app.add_typer(alarms, name="alarms")
 app.add_typer(outbox, name="outbox")
+app.add_typer(token, name="token")
 
 
 def _version(wanted: bool) -> None:

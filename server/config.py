@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 from actord.server.exits import ConfigError
 from actord.server.program import PROJECT_FILE, Located, check_bindings, check_programs, locate
+from actord.server.scopes import parse_scopes
 from actord.server.sockets import is_loopback
 from actord.settings import Settings
 
@@ -36,10 +37,10 @@ SHORT = {
     "ACTORD_WORKERS": ("server", "workers"),
     "ACTORD_DATA_DIR": ("server", "data_dir"),
 }
-# Read elsewhere: by `actord call`, by `actord serve` for --config, by failpoints and tests.
-OTHER_VARIABLES = frozenset({"ACTORD_URL", "ACTORD_CONFIG"})
+# Read elsewhere: by clients and `actord call`, by `actord serve` for --config, by failpoints and tests.
+OTHER_VARIABLES = frozenset({"ACTORD_URL", "ACTORD_CONFIG", "ACTORD_TOKEN"})
 OTHER_PREFIXES = ("ACTORD_FAILPOINT", "ACTORD_TEST_")
-PATHS = frozenset({("server", "data_dir"), ("server", "uds")})
+PATHS = frozenset({("server", "data_dir"), ("server", "uds"), ("server", "token_file")})
 
 Key = tuple[str, str]
 
@@ -177,11 +178,10 @@ def _check_relations(settings: Settings) -> None:
         raise ConfigError(
             f"http.line_bytes is {http.line_bytes}, but the whole head has at most http.head_bytes = {http.head_bytes}."
         )
-    if server.host and not is_loopback(server.host):
-        raise ConfigError(
-            f"server.host = {server.host!r} is reachable from other machines, and actord has no access control yet. "
-            "Keep it on 127.0.0.1 (or use --uds) and put a proxy that checks who is calling in front of it."
-        )
+    try:
+        parse_scopes(server.anonymous.split())
+    except ValueError as error:
+        raise ConfigError(f"server.anonymous: {error}.") from None
     _check_metrics(settings.metrics.listen)
 
 

@@ -17,7 +17,7 @@ from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, cast
 
-from actord.errors import ActordError, ActorOverloaded, BadRequest, MethodNotAllowed
+from actord.errors import ActordError, ActorOverloaded, BadRequest, MethodNotAllowed, Unauthorized
 from actord.server import requests, uploads
 from actord.server.exchange import Exchange, PlainExchange
 from actord.server.heads import Head, Refused
@@ -29,6 +29,7 @@ from actord.shards import wire
 from actord.shards.slots import slot_of
 
 if TYPE_CHECKING:
+    from actord.server.access import Access
     from actord.server.httpserver import HttpServer
     from actord.server.upgrade import UpgradeExchange
     from actord.server.uploads import UploadExchange
@@ -51,6 +52,7 @@ class Connection(asyncio.Protocol):
         "_since",
         "_unsent",
         "_written",
+        "access",
         "call_deadline",
         "deaf",
         "ended",
@@ -85,6 +87,7 @@ class Connection(asyncio.Protocol):
         self.timing = wire.TIMING if self._http.server_timing else 0
         # for the connection
         self.queue: deque[Exchange] = deque()
+        self.access = server.access  # None: nobody is asked for a token
         self.simple = True  # nothing stands between an answer and the socket but its turn
         self.peer = ""  # the client's IP address; empty on a unix socket
         self.parser = RequestParser(server.heads, self._http, partial(uploads.begin, self))
@@ -204,6 +207,8 @@ class Connection(asyncio.Protocol):
         exchange: Exchange | None = None
         try:
             kind, type_, name, verb, timing = route(method, target)
+            if self.access is not None and kind == CALL and (type_, verb) not in head.grant.calls:
+                self.access.check(head, method, kind, type_, verb)
             if kind == CALL and head.plain_call:
                 exchange = PlainExchange(self)
                 exchange.link = link = self.table[slot_of(type_, name)]
@@ -236,6 +241,9 @@ class Connection(asyncio.Protocol):
                 self.queue.append(exchange)
                 return
             exchange = self._exchange(method, head, no_store=kind != DOOR)
+            if self.access is not None and kind != CALL:
+                front_door = self.server.router.front_door
+                exchange.right = self.access.check(head, method, kind, type_, verb, front_door=front_door)
             requests.begin(self, exchange, request, kind, type_, name, verb, timing)
         except ActordError as error:
             if exchange is None:
@@ -283,6 +291,16 @@ class Connection(asyncio.Protocol):
         self._count_receiving(0)
         if self.upload is not None:
             self.upload.abandon()
+
+    def recheck(self, access: Access) -> None:
+        """The tokens have changed: what is not allowed any more ends here."""
+        self.access = access
+        if self.upgrade is not None:
+            self.upgrade.recheck(access)
+        elif self.upload is not None and not access.holds(self.upload.right):
+            self._refuse(Unauthorized.status, access.ended())
+        elif any(exchange.streams and not access.holds(exchange.right) for exchange in self.queue):
+            self.abort()
 
     # -- answers
 

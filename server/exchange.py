@@ -9,6 +9,7 @@ from actord.server.problems import CLOSE, KEEP_ALIVE, problem
 from actord.shards.link import Link, Waiter
 
 if TYPE_CHECKING:
+    from actord.server.access import Right
     from actord.server.connection import Connection
 
 
@@ -18,7 +19,7 @@ class Exchange(Waiter):
     streams = False  # a stream that has begun and not ended
     wants_body = False  # the program reads a body that has not come yet
 
-    __slots__ = ("answer", "close", "connection", "head_only", "id", "keep_alive_10", "link", "no_store")
+    __slots__ = ("answer", "close", "connection", "head_only", "id", "keep_alive_10", "link", "no_store", "right")
 
     def __init__(
         self,
@@ -37,6 +38,7 @@ class Exchange(Waiter):
         self.head_only = head_only
         self.keep_alive_10 = keep_alive_10
         self.no_store = no_store
+        self.right: Right | None = None  # by which it was allowed, while tokens are asked for
 
     def advance(self) -> None:
         """Of a stream: write what may be written now."""

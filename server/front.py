@@ -53,6 +53,8 @@ class Front:
         self._server.scrape = self._scrape
         self._wishes: dict[int, Callable[[Message | None], None]] = {}
         self._wished = 0
+        if boot.get("access") is not None:
+            self._server.ask_for_tokens(boot["access"])
         self._listening = False
         self._reported = False
         self._stop = asyncio.Event()
@@ -89,6 +91,8 @@ class Front:
             self._control.send({"answer": self._answer(message["admin"]), "id": message["id"]})
         elif "granted" in message:
             self._wishes.pop(message["id"])(message["granted"])
+        elif "access" in message:
+            self._server.ask_for_tokens(message["access"])
         elif "drain" in message:
             if self._drain is None:
                 self._drain = asyncio.create_task(self._drained(message["drain"]))

@@ -8,12 +8,16 @@ that is read anew.
 from __future__ import annotations
 
 import re
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import httptools
 from actord.errors import ActordError, BadRequest, PayloadTooLarge
 from actord.limits import KEY_CHARS
+from actord.server.grants import NOBODY
 from actord.settings import Http
+
+if TYPE_CHECKING:
+    from actord.server.access import Access
 
 JSON, MSGPACK, NO_TYPE, OTHER_TYPE, PAIR = 0, 1, 2, 3, 4
 
@@ -41,11 +45,11 @@ _SECONDS = re.compile(rb"[0-9]{1,9}(?:\.[0-9]{1,9})?").fullmatch
 class Refused(Exception):
     """The bytes are no request that we serve: answer ``status`` and close. ``error`` describes it."""
 
-    def __init__(self, status: int, detail: str) -> None:
+    def __init__(self, status: int, detail: str, error: ActordError | None = None) -> None:
         super().__init__(f"{status} {detail}")
         self.status = status
         kind: type[ActordError] = PayloadTooLarge if status == 413 else BadRequest
-        self.error = kind(detail)
+        self.error = error or kind(detail)
 
 
 class Head:
@@ -60,6 +64,7 @@ class Head:
         "deadline",
         "deadline_ok",
         "expect_continue",
+        "grant",
         "headers",
         "host",
         "http10",
@@ -88,6 +93,7 @@ class Head:
         self.deadline_ok = True
         self.idempotency_key: str | None = None  # without its quotes; empty when the header is none that we take
         self.lines = 0  # header lines
+        self.grant = NOBODY  # what its token allows, while tokens are asked for
         self.websocket = False  # asks for an upgrade to a WebSocket
         self.plain_call = False  # HTTP/1.1, kept alive, a JSON body if any, nothing that a call has to look at
         self.keyed_call = False  # the same, with a good idempotency key
@@ -110,6 +116,7 @@ class Head:
         head.deadline_ok = self.deadline_ok
         head.idempotency_key = key if self.idempotency_key is None else ""
         head.lines = self.lines + 1
+        head.grant = self.grant
         head.websocket = self.websocket
         head.plain_call = False
         head.keyed_call = self.plain_call and key != ""
@@ -121,8 +128,15 @@ class HeadReader:
 
     def __init__(self, limits: Http) -> None:
         self._limits = limits
+        self._access: Access | None = None
         # by version, then by the bytes of the block
         self.known: dict[bytes, dict[bytes, Head]] = {HTTP11: {}, HTTP10: {}}
+
+    def ask(self, access: Access) -> None:
+        """Heads have grants from now on, those of the tokens as they are now: what was remembered is read anew."""
+        self._access = access
+        for known in self.known.values():
+            known.clear()
 
     def read(self, version: bytes, block: bytes) -> Head:
         """The head of a block that is not known yet. Raises ``Refused``."""
@@ -137,7 +151,12 @@ class HeadReader:
             raise self._too_many_lines()
         if max(map(len, lines)) > limits.line_bytes:
             raise Refused(431, f"A header line is longer than {limits.line_bytes} bytes.")
-        head = _interpret(_fields(block), version == HTTP10)
+        fields = _fields(block)
+        head = _interpret(fields, version == HTTP10)
+        if self._access is not None:
+            head.grant = self._access.grant_of([value for name, value in fields if name == b"authorization"])
+            if head.grant.known:  # a token of ours is not the program's business
+                head.headers = [pair for pair in head.headers if pair[0] != "authorization"]
         most = max(limits.body_bytes, limits.upload_bytes)
         if head.length > most:
             raise Refused(413, f"The body may have {most} bytes at most.")

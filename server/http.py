@@ -183,12 +183,20 @@ class RequestParser:
         self._keep(b"")
         data = data[rest:]
         if self._on_body is not None and not (head.chunked and data.endswith(_LAST_CHUNK)):
-            try:
-                self._on_body(self, method, target, head)
-            except Refused:
-                self.give_up()
-                raise
-        return self._continue_body(data)
+            self._say_body(self._on_body)
+            return self._continue_body(data)
+        request = self._continue_body(data)
+        if self._on_body is not None and self._pending is not None:  # what looked like its last chunk was none
+            self._say_body(self._on_body)
+        return request
+
+    def _say_body(self, on_body: BodyBegins) -> None:
+        assert self._pending is not None
+        try:
+            on_body(self, *self._pending)
+        except Refused:
+            self.give_up()
+            raise
 
     def _continue_body(self, data: bytes) -> Request | None:
         if not data or self._pending is None:

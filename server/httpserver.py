@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections import Counter
-from collections.abc import Callable
-from time import monotonic
+from collections.abc import Callable, Mapping
+from time import monotonic, time
+from typing import Any
 
 from actord.limits import LINK_BYTES
 from actord.measures import LoopLag
 from actord.server.accepting import Acceptor
+from actord.server.access import Access
 from actord.server.connection import Connection
 from actord.server.heads import HeadReader
 from actord.server.hub import SocketHub
@@ -40,6 +42,7 @@ class HttpServer:
         self.framer = Framer()
         self.hub = SocketHub(self)
         self.connections: set[Connection | WebSocket] = set()
+        self.access: Access | None = None
         self.draining = False
         self.receiving = 0  # bytes of bodies that are not complete yet, of all connections
         self.receiving_limit = LINK_BYTES
@@ -107,9 +110,24 @@ class HttpServer:
         if self.draining and not self.connections and not len(self.hub):
             self._empty.set()
 
+    def ask_for_tokens(self, message: Mapping[str, Any]) -> None:
+        """The tokens are these from now on; see ``Access.update``."""
+        if self.access is None:
+            self.access = Access()
+            self.metrics_here = not self.settings.metrics.listen  # for tokens with @admin:read
+        self.access.update(message)
+        self._recheck(self.access)
+
+    def _recheck(self, access: Access) -> None:
+        self.heads.ask(access)
+        for connection in list(self.connections):
+            connection.recheck(access)
+
     def sweep(self, now: float | None = None) -> None:
         """Once a second: the date, late calls, and the deadlines of every connection at ``now`` (monotonic)."""
         self.framer.tick()
+        if self.access is not None and self.access.expire(time()):
+            self._recheck(self.access)
         self.router.expire()
         self.hub.sweep()
         if now is None:

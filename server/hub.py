@@ -51,6 +51,7 @@ class SocketHub:
         deadline = int((monotonic() + self._call_deadline) * 1000)
         self._opened += 1
         socket = WebSocket(self, exchange, handshake, f"{self._prefix}-{self._opened:x}", peer, deadline)
+        socket.right = exchange.right
         fields = [method, target, head.headers, peer or None]
         if key is None:
             relay = self._relays[self._server.router.door()]

@@ -2,8 +2,9 @@
 
 1. The text is the supervisor's (server/metrics.py): a front passes the question on, so that nothing it serves waits.
 2. It is served on the listener of ``metrics.listen`` alone when there is one; else on the server's own addresses, if
-   they are loopback ones or unix sockets: nobody else gets to know how busy a server is.
-3. That listener serves nothing but ``/-/metrics``, the health paths and ``/-/version``.
+   they are loopback ones or unix sockets, or requests need tokens: nobody else gets to know how busy a server is.
+3. That listener serves nothing but ``/-/metrics``, the health paths and ``/-/version``. It asks for no token: its
+   address is a loopback one. While requests need tokens, ``/-/metrics`` on the server's own addresses needs @admin:read.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from actord.server.problems import problem
 
 if TYPE_CHECKING:
     from actord.measures import Figure
+    from actord.server.access import Access
     from actord.server.http import Request
     from actord.server.httpserver import HttpServer
 
@@ -30,6 +32,13 @@ class MonitorConnection(Connection):
     __slots__ = ()
 
     monitor = True
+
+    def __init__(self, server: HttpServer) -> None:
+        super().__init__(server)
+        self.access = None
+
+    def recheck(self, access: Access) -> None:
+        """Nobody is asked for a token here."""
 
     def _begin(self, request: Request) -> None:
         method, target, head, _ = request

@@ -16,6 +16,7 @@ from actord.shards.wire import WS_CLOSED, WS_OPEN, Frame
 from websockets.extensions.permessage_deflate import PerMessageDeflate
 
 if TYPE_CHECKING:
+    from actord.server.access import Right
     from actord.server.handshake import Handshake
     from actord.server.hub import SocketHub
     from actord.server.relay import Key, Relay, Room
@@ -47,6 +48,7 @@ class Opening(asyncio.Protocol):
         "peer",
         "pending",
         "relay",
+        "right",
         "room",
         "sid",
         "subprotocol",
@@ -65,6 +67,7 @@ class Opening(asyncio.Protocol):
         self._hub = hub
         self.uid = uid
         self.peer = peer
+        self.right: Right | None = None  # by which it was allowed, while tokens are asked for
         self.deadline = deadline  # for the opening, in milliseconds of CLOCK_MONOTONIC
         # what the actor keeps with the socket
         self.subprotocol: str | None = None

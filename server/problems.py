@@ -11,7 +11,7 @@ from http import HTTPStatus
 from time import time
 
 import orjson
-from actord.errors import ActordError
+from actord.errors import ActordError, Unauthorized
 
 _STATUS = {status.value: b"%d %s" % (status.value, status.phrase.encode()) for status in HTTPStatus}
 _TITLES = {status.value: status.phrase for status in HTTPStatus}
@@ -105,4 +105,6 @@ def problem(error: ActordError, status: int | None = None) -> tuple[int, bytes, 
     head = PROBLEM_HEAD + NO_STORE
     if error.retry_after is not None:
         head += b"Retry-After: %d\r\n" % max(1, math.ceil(error.retry_after))
+    if isinstance(error, Unauthorized):
+        head += b"WWW-Authenticate: %b\r\n" % error.challenge.encode()
     return document["status"], head, orjson.dumps(document)

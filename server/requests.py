@@ -40,6 +40,7 @@ def begin(
         key = socket_key(request[1], server.router.front_door)
         connection.deaf = True  # nothing that follows is HTTP
         connection.upgrade = UpgradeExchange(connection, connection.parser.take_rest())
+        connection.upgrade.right = exchange.right
         connection.upgrade.open(request, key)
         return
     if kind == SYSTEM and verb == wire.OPENAPI and method in ("GET", "HEAD"):
@@ -48,7 +49,7 @@ def begin(
         system.scrape(connection, exchange, method, head)
         return
     elif kind == SYSTEM or (kind == DOOR and not server.router.front_door):
-        connection.answer(exchange, *system.respond(method, verb, head.headers, server))
+        connection.answer(exchange, *system.respond(method, verb, head, server))
         return
     if not head.deadline_ok:
         raise BadRequest("Actord-Timeout is a number of seconds, as in `Actord-Timeout: 2.5`.")

@@ -2,8 +2,9 @@
 
 1. The map holds for one life of the server and says so by its ``epoch``, which is its ETag too. Workers that are
    replaced keep their places in it.
-2. Whoever may read it may call every method of every actor through the workers' sockets, for which it holds the
-   ticket: so it is answered under the same rules as a call of anything.
+2. Whoever has the ticket may call every method of every actor through the workers' sockets. While requests need tokens,
+   only those whose token allows just that get addresses and ticket. They hold until the server ends, also when the
+   token is removed before; but only processes of the server's user can connect there, and they can read the data.
 3. Without ``server.direct`` it has neither addresses nor ticket.
 """
 
@@ -47,13 +48,23 @@ class SlotMap:
             ],
             "ticket": ticket if direct else None,
         }
-        self._body = orjson.dumps(document)
-        self._etag = f'"{epoch}"'
-        self._head = JSON_HEAD + f'Cache-Control: private, no-cache\r\nETag: "{epoch}"\r\n'.encode()
+        self._with_ticket = _Answer(epoch, document)
+        bare = [{**worker, "direct": None} for worker in document["workers"]]
+        self._without = _Answer(f"{epoch}-public", {**document, "workers": bare, "ticket": None})
 
-    def respond(self, headers: Iterable[tuple[str, str]]) -> tuple[int, bytes, bytes]:
-        """Status, head and body for a GET with these headers; names are in lower case."""
+    def respond(self, headers: Iterable[tuple[str, str]], *, ticket: bool = True) -> tuple[int, bytes, bytes]:
+        """Status, head and body for a GET with these headers; names are in lower case. ``ticket``: by promise 2."""
+        answer = self._with_ticket if ticket else self._without
         for name, value in headers:
-            if name == "if-none-match" and self._etag in (tag.strip() for tag in value.split(",")):
-                return 304, self._head, b""
-        return 200, self._head, self._body
+            if name == "if-none-match" and answer.etag in (tag.strip() for tag in value.split(",")):
+                return 304, answer.head, b""
+        return 200, answer.head, answer.body
+
+
+class _Answer:
+    """The same for everybody who gets it, with a tag of its own."""
+
+    def __init__(self, tag: str, document: dict[str, Any]) -> None:
+        self.etag = f'"{tag}"'
+        self.head = JSON_HEAD + f"Cache-Control: private, no-cache\r\nETag: {self.etag}\r\n".encode()
+        self.body = orjson.dumps(document)

@@ -35,7 +35,7 @@ from typing import Any
 import actord
 import msgspec
 from actord.errors import DataDirError, DataDirLocked, InvariantViolated
-from actord.server import admin, sockets, system
+from actord.server import admin, guard, sockets, system
 from actord.server.announce import announce, report
 from actord.server.children import Child, Failure, Next
 from actord.server.exits import CONFIG, FAILED, OK, TEMPORARY, StartError
@@ -129,6 +129,7 @@ class Supervisor:
             self._open()
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, self._on_signal, number)
+            loop.add_signal_handler(signal.SIGHUP, self.reload_access)
             for child in (*self.workers, *self.fronts):
                 child.start()
             await self._admin.start()
@@ -165,7 +166,10 @@ class Supervisor:
         if workers < wanted:
             level = logging.WARNING if server.workers else logging.INFO
             log.log(level, "the data directory has %d shards: %d workers are started, not %d", shards, workers, wanted)
+        self.guard = guard.Guard(self.settings)
+        self.guard.load()
         self._listeners = listeners = self._listen()
+        self.guard.check_public(listeners)
         runtime = sockets.RuntimeDir(Path(self.data_dir.path))
         self._cleanup.callback(runtime.remove)
 
@@ -193,6 +197,7 @@ class Supervisor:
             self._cleanup.callback(black_box.close)
             boot = {
                 **common,
+                "settings": guard.without_secrets(settings),
                 "boot": "worker",
                 "index": index,
                 "cpu": cores[index] if pin else None,
@@ -211,7 +216,14 @@ class Supervisor:
         fds = [sock.fileno() for sock in listeners]
         monitors = [sock.fileno() for sock in self._monitors]
         for index in range(server.fronts):
-            boot = {**common, "boot": "front", "index": index, "listen": fds, "monitors": monitors}
+            boot = {
+                **common,
+                "boot": "front",
+                "index": index,
+                "listen": fds,
+                "monitors": monitors,
+                "access": self.guard.message,
+            }
             self.fronts.append(self._child("front", index, boot, [*fds, *monitors]))
         self.metrics = ServerMetrics((*self.workers, *self.fronts))
         self._admin = self._open_admin()
@@ -265,6 +277,7 @@ class Supervisor:
             stuck_after=server.stuck_after,
             delay_max=server.restart_delay_max,
             black_box=black_box,
+            environment=guard.environment_without_secrets() if role == "worker" else None,
         )
 
     # -- from the children
@@ -387,6 +400,12 @@ class Supervisor:
 
     # -- beside it
 
+    def reload_access(self) -> None:
+        """Read the token file again: fronts apply what has changed at once."""
+        if self.guard.reload():
+            for child in self.fronts:
+                child.inform({"access": self.guard.message})
+
     async def recycle_workers(self, limit: float) -> None:
         """Replace the workers one after the other; the next one goes on only when its predecessor is ready again.
 
@@ -409,6 +428,8 @@ class Supervisor:
             await asyncio.sleep(interval)
             for child in (*self.workers, *self.fronts):
                 child.tick(interval)
+            if self.guard.changed():
+                self.reload_access()
 
     async def _run_companion(self, companion: Callable[[Supervisor], Awaitable[None]]) -> None:
         try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import orjson
@@ -57,10 +56,11 @@ def scrape(connection: Connection, exchange: Exchange, method: str, head: Head) 
     server.scrape(accept, scraped)
 
 
-def respond(method: str, path: str, headers: Iterable[tuple[str, str]], server: HttpServer) -> tuple[int, bytes, bytes]:
+def respond(method: str, path: str, head: Head, server: HttpServer) -> tuple[int, bytes, bytes]:
     """Status, head and body for a system path, or for any other while there is no front door. Raises the refusal."""
     if path == MAP and method in ("GET", "HEAD"):
-        return server.slots.respond(headers)
+        everything = server.access is None or server.access.everything(head)
+        return server.slots.respond(head.headers, ticket=everything)
     ready = server.router.ready and not server.draining
     found = answer(path, ready=ready, version=server.version)
     if found is None and path not in (wire.OPENAPI, MAP):

@@ -11,6 +11,7 @@ from actord.server.problems import problem
 from actord.server.routes import socket_route
 
 if TYPE_CHECKING:
+    from actord.server.access import Access
     from actord.server.connection import Connection
     from actord.server.http import Request
     from actord.server.websocket import WebSocket
@@ -72,6 +73,12 @@ class UpgradeExchange(Exchange):
             transport.resume_reading()
         connection.server.replace(connection, socket)
         socket.attach(transport, self.rest)
+
+    def recheck(self, access: Access) -> None:
+        """The tokens have changed while the client waits."""
+        if self.answer is None and self.socket is not None and not access.holds(self.right):
+            self.socket.fail(access.ended())
+            self.socket.gone()
 
     def _answered(self) -> None:
         if self.socket is not None:

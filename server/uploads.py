@@ -154,14 +154,20 @@ class UploadExchange(StreamableExchange):
 def begin(connection: Connection, parser: RequestParser, method: str, target: str, head: Head) -> None:
     """A body has begun that did not come with its head: pass it on as it comes, if it is the front door's.
 
-    Raises ``Refused`` for one that is too large for where it goes.
+    Raises ``Refused`` for one that is too large for where it goes, and for one that its token does not allow.
     """
     http = connection.server.settings.http
+    right = None
     try:
-        kind = route(method, target)[0]
-    except ActordError:
+        kind, type_, _, verb, _ = route(method, target)
+        if connection.access is not None:
+            front_door = connection.server.router.front_door
+            right = connection.access.check(head, method, kind, type_, verb, front_door=front_door)
+    except ActordError as error:
+        if connection.access is not None:  # nobody's body is taken who has no token
+            raise Refused(error.http_status, error.detail, error) from None
         kind = CALL  # refused when it is complete
-    streams = kind == DOOR and target != "*" and not head.websocket and head.deadline_ok
+    streams = kind == DOOR and not connection.monitor and target != "*" and not head.websocket and head.deadline_ok
     if not streams or not connection.server.router.front_door:
         if head.length > http.body_bytes:
             raise Refused(413, f"The body may have {http.body_bytes} bytes at most.")
@@ -169,6 +175,7 @@ def begin(connection: Connection, parser: RequestParser, method: str, target: st
     if not head.chunked and not head.expect_continue and head.length <= min(WHOLE_BYTES, http.body_bytes):
         return
     exchange = UploadExchange(connection, parser, head, method == "HEAD")
+    exchange.right = right
     connection.upload = exchange
     connection.queue.append(exchange)
     parser.stream(exchange.take, max(http.body_bytes, http.upload_bytes))

@@ -31,11 +31,12 @@ from websockets.frames import Opcode
 from websockets.protocol import State
 
 if TYPE_CHECKING:
+    from actord.server.access import Access
     from actord.server.handshake import Handshake
     from actord.server.hub import SocketHub
     from actord.server.upgrade import UpgradeExchange
 
-GOING_AWAY, INVALID, TRY_LATER = 1001, 1007, 1013
+GOING_AWAY, INVALID, POLICY, TRY_LATER = 1001, 1007, 1008, 1013
 TOO_SLOW = "the client reads too slowly"
 TOO_MUCH = "too many messages wait for the actor"
 
@@ -354,6 +355,11 @@ class WebSocket(Opening):
         self._hub.queued -= self._queued
         self._queued = 0
         self._hub.released()
+
+    def recheck(self, access: Access) -> None:
+        """The tokens have changed."""
+        if not access.holds(self.right):
+            self.close_now(POLICY, "the token is not valid any more")
 
     def drain(self) -> None:
         """The server stops."""

@@ -27,6 +27,7 @@ from actord.storage.files import DIR_MODE, FILE_MODE, FileLock, Locked, fsync_pa
 FORMAT = 1
 SLOT_HASH = "crc32-knuth-1"
 SHARDS_MAX = 1024  # as many as there are slots
+TOKENS_NAME = "tokens.json"  # the access tokens: the server's own, which the store leaves alone
 
 # flock and fsync do not promise there what the store relies on.
 NETWORK_FILE_SYSTEMS = frozenset(
@@ -254,7 +255,7 @@ def _refuse_entries(real: str) -> None:
 
 def _refuse_foreign(real: str) -> None:
     """A directory without a manifest has to be empty but for what an interrupted first start leaves."""
-    names = set(os.listdir(real)) - {"lock", "manifest.json.tmp", "lost+found"}
+    names = set(os.listdir(real)) - {"lock", "manifest.json.tmp", TOKENS_NAME, "lost+found"}
     if "shards" in names:
         if os.listdir(os.path.join(real, "shards")):
             raise DataDirError(

@@ -126,7 +126,7 @@ def _examine_manifest(real: str, report: Report) -> datadir.Manifest | None:
 
 
 def _examine_leftovers(real: str, files: list[str], report: Report) -> None:
-    known = {"manifest.json", "lock", "shards", "run", "lost+found"}
+    known = {"manifest.json", "lock", "shards", "run", datadir.TOKENS_NAME, "lost+found"}
     for name in sorted(set(os.listdir(real)) - known):
         report.findings.append(Finding("note", name, "This file is none of actord's, or an interrupted start left it."))
     for name in sorted(files):

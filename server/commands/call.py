@@ -5,12 +5,18 @@ from __future__ import annotations
 import json
 import re
 import sys
+from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import quote
 
 import typer
 from actord.client_address import DEFAULT_URL
 from actord.server.exits import FAILED
+
+TokenFileOption = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Where the token is. Without it: ACTORD_TOKEN.", show_default=False),
+]
 
 _NAMED = re.compile(r"([^\W\d]\w*)=(.*)", re.DOTALL)
 
@@ -28,6 +34,7 @@ def call(
     timeout: Annotated[
         float, typer.Option(min=0.001, metavar="SECONDS", help="How long to wait for the reply.")
     ] = 60.0,
+    token_file: TokenFileOption = None,
 ) -> None:
     """Call a method of an actor, and print its reply as JSON.
 
@@ -49,7 +56,7 @@ def call(
     path = "/actors/" + "/".join(quote(part, safe="") for part in (type_, name, method))
     from actord.server.commands.posting import post  # loads http.client, which no other command needs
 
-    status, reply = post(url, path, body, timeout)
+    status, reply = post(url, path, body, timeout, token_file)
     if status < 400:
         sys.stdout.write(_shown(reply) + "\n")
         return

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import http.client
+import os
 import socket
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 
 import typer
-from actord.client_address import address
-from actord.server.exits import UNAVAILABLE, StartError
+from actord.client_address import TOKEN_VARIABLE, address, authorization
+from actord.server.exits import CONFIG, UNAVAILABLE, StartError
 
 
 class _UnixConnection(http.client.HTTPConnection):
@@ -23,11 +26,30 @@ class _UnixConnection(http.client.HTTPConnection):
         self.sock.connect(self._path)
 
 
-def post(url: str, path: str, body: bytes, timeout: float) -> tuple[int, bytes]:
+def post(url: str, path: str, body: bytes, timeout: float, token_file: Path | None = None) -> tuple[int, bytes]:
     """The status and the body of the answer. Raises ``StartError`` when there is none in ``timeout`` seconds."""
-    headers = {"Content-Type": "application/json", "Accept": "application/json"}
+    headers = {"Content-Type": "application/json", "Accept": "application/json", **authorized(token_file)}
     with opened("POST", url, path, timeout, body, headers) as response:
         return response.status, response.read()
+
+
+def authorized(token_file: Path | None) -> dict[str, str]:
+    """The header that shows a token: that of the file, else of ``ACTORD_TOKEN``. Raises ``StartError``."""
+    try:
+        return authorization(None if token_file is None else _token_of(token_file))
+    except ValueError as error:
+        raise StartError(f"{token_file or TOKEN_VARIABLE}: {error}.", CONFIG) from None
+
+
+def _token_of(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            if stat.S_ISREG(mode) and mode & 0o077:
+                raise StartError(f"{path} can be read by others. Keep it to yourself: chmod 600 {path}", CONFIG)
+            return file.read(4096).decode("ascii", "replace").strip()
+    except OSError as error:
+        raise StartError(f"{path}: {error.strerror}.", CONFIG) from None
 
 
 @contextmanager

@@ -36,7 +36,7 @@ ConfigOption = Annotated[
 ]
 HostOption = Annotated[
     str | None,
-    typer.Option(metavar="ADDRESS", help="Listen here: a loopback address.", show_default="127.0.0.1"),
+    typer.Option(metavar="ADDRESS", help="Listen here; a public address needs tokens.", show_default="127.0.0.1"),
 ]
 PortOption = Annotated[
     int | None, typer.Option(min=0, max=65_535, help="The TCP port; 0 picks a free one.", show_default="8000")

@@ -5,12 +5,13 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated
 from urllib.parse import quote
 
 import typer
 from actord.client_address import DEFAULT_URL
-from actord.server.commands.call import in_words
+from actord.server.commands.call import TokenFileOption, in_words
 from actord.server.exits import FAILED, StartError
 
 _TIMEOUT_SECONDS = 40.0  # a comment comes every 20 s at the latest
@@ -27,6 +28,7 @@ def tail(
     url: Annotated[
         str, typer.Option(envvar="ACTORD_URL", metavar="URL", help="The server: http://HOST:PORT or unix:PATH.")
     ] = DEFAULT_URL,
+    token_file: TokenFileOption = None,
 ) -> None:
     """Print the events of an actor as they happen: number, kind, data as JSON.
 
@@ -43,7 +45,7 @@ def tail(
         raise typer.BadParameter(f"{actor!r} is not TYPE/NAME, as in Account/alice.", param_hint="TYPE/NAME")
     path = f"/actors/{quote(type_, safe='')}/{quote(name, safe='')}/events"
     try:
-        for shown, line in enumerate(_follow(url, path, first), 1):
+        for shown, line in enumerate(_follow(url, path, first, token_file), 1):
             print(line, flush=True)
             if shown == count:
                 return
@@ -51,12 +53,13 @@ def tail(
         return
 
 
-def _follow(url: str, path: str, first: int | None) -> Iterator[str]:
+def _follow(url: str, path: str, first: int | None, token_file: Path | None) -> Iterator[str]:
     """Lines for events, for ever. Raises ``StartError`` when the server can't be reached at the beginning."""
     last: str | None = None
     while True:
         try:
-            for number, kind, data in _read(url, path + (f"?from={first}" if first is not None else ""), last):
+            target = path + (f"?from={first}" if first is not None else "")
+            for number, kind, data in _read(url, target, last, token_file):
                 last = number
                 if kind is not None:
                     yield f"{number} {kind} {data}"
@@ -69,11 +72,12 @@ def _follow(url: str, path: str, first: int | None) -> Iterator[str]:
         time.sleep(_RETRY_SECONDS)
 
 
-def _read(url: str, path: str, last: str | None) -> Iterator[tuple[str, str | None, str]]:
+def _read(url: str, path: str, last: str | None, token_file: Path | None) -> Iterator[tuple[str, str | None, str]]:
     """Number, kind and data of each event; the kind is None where only the number is told."""
-    from actord.server.commands.posting import opened
+    from actord.server.commands.posting import authorized, opened
 
-    with opened("GET", url, path, _TIMEOUT_SECONDS, headers={"Last-Event-ID": last} if last else {}) as response:
+    headers = authorized(token_file) | ({"Last-Event-ID": last} if last else {})
+    with opened("GET", url, path, _TIMEOUT_SECONDS, headers=headers) as response:
         if response.status == 503 and last is not None:
             response.read()
             return

@@ -35,7 +35,7 @@ def test_the_version_is_that_of_the_project() -> None:
     assert tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"] == package.__version__
 
 
-@pytest.mark.parametrize("command", ["", "serve", "dev", "init", "call", "tail", "check", "openapi"])
+@pytest.mark.parametrize("command", ["", "serve", "dev", "init", "call", "tail", "check", "openapi", "token new"])
 def test_help_shows_examples(command: str) -> None:
     done = actord(*command.split(), "--help", environ={"COLUMNS": "80", "TERM": "dumb"})
     assert done.returncode == 0
@@ -64,7 +64,7 @@ def test_a_wrong_command_line_exits_with_2(words: list[str]) -> None:
     ("words", "environ", "expected"),
     [
         (["serve", "none.py"], {}, "There is no file none.py"),
-        (["serve", str(ACCOUNT), "--host", "0.0.0.0"], {}, "put a proxy"),
+        (["serve", str(ACCOUNT), "--host", "0.0.0.0"], {}, "actord token new"),
         (["serve", str(ACCOUNT)], {"ACTORD_WORKRES": "1"}, "Did you mean ACTORD_WORKERS?"),
         (["check", "."], {}, "There is no actord.toml"),
     ],

@@ -157,16 +157,9 @@ def test_variables_of_others_are_left_alone(here: Path, name: str) -> None:
 # -- addresses
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.1", "example.org", "8.8.8.8"])
-def test_an_address_that_others_can_reach_is_refused(host: str, here: Path) -> None:
-    message = refused(flags={("server", "host"): host})
-    assert host in message
-    assert "proxy" in message
-
-
-@pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1", "localhost"])
-def test_loopback_addresses_are_allowed(host: str, here: Path) -> None:
-    assert settings(flags={("server", "host"): host}).server.host == host
+def test_scopes_of_everybody_are_checked(here: Path) -> None:
+    assert "@dor" in refused(environ={"ACTORD_SERVER_ANONYMOUS": "Board:*:read @dor"})
+    assert settings(environ={"ACTORD_SERVER_ANONYMOUS": "Board:*:read @door"}).server.anonymous
 
 
 def test_a_socket_file_takes_the_place_of_tcp_unless_that_is_asked_for(here: Path) -> None:

@@ -116,6 +116,7 @@ class FrontProcess:
         settings: dict[str, Any] | None = None,
         uds: bool = False,
         start_workers: bool = True,
+        access: dict[str, Any] | None = None,
     ) -> None:
         self.folder = folder
         self._front_door = front_door
@@ -154,6 +155,7 @@ class FrontProcess:
                 "shards": workers,
                 "runtime_dir": str(folder),
                 "version": "1.2.3",
+                "access": access,
             }
         )
         listening.close()
