@@ -9,6 +9,8 @@ from typing import Any
 import msgspec
 import pytest
 from actord.server import tokens
+from actord.server.access import Access
+from actord.server.heads import Head
 
 from tests.support.front_process import Answer, Client, FrontProcess
 
@@ -157,6 +159,18 @@ def test_a_call_with_an_idempotency_key_is_checked_as_any_other(guarded: FrontPr
             assert ask(client, CALL, "deposit", extra).status == 200
             assert ask(client, CALL, "door", extra).status == 403
             assert ask(client, CALL, "", extra).status == 401
+
+
+def test_only_who_may_call_everything_is_given_the_ticket_of_direct_calls() -> None:
+    found = Access()
+    found.update(access(anonymous=("Account", "*:deposit", "*:*:read")))
+    head = Head(http10=False)
+    allowed = set()
+    for name in TEXT:
+        head.grant = found.grant_of([b"Bearer " + TEXT[name].encode()])
+        if found.everything(head):
+            allowed.add(name)
+    assert allowed == {"all", "actors"}
 
 
 # -- before the body

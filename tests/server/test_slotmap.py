@@ -59,6 +59,16 @@ def test_without_direct_calls_there_is_no_address_and_no_ticket() -> None:
     assert [worker["direct"] for worker in found["workers"]] == [None, None]
 
 
+def test_who_may_not_call_everything_gets_the_map_without_addresses_and_ticket_under_a_tag_of_its_own() -> None:
+    slots = SlotMap(links(2, 2), 2, "e", "t")
+    _, head, body = slots.respond([], ticket=False)
+    found = json.loads(body)
+    assert found == document(slots) | {"ticket": None, "workers": [w | {"direct": None} for w in found["workers"]]}
+    assert b'ETag: "e"' not in head
+    assert slots.respond([("if-none-match", '"e"')], ticket=False)[0] == 200
+    assert slots.respond([("if-none-match", '"e-public"')])[0] == 200
+
+
 def test_a_front_answers_the_map_with_its_epoch_and_says_when_it_is_the_same(tmp_path: Path) -> None:
     with FrontProcess(tmp_path, start_workers=False) as front, front.connect() as client:
         client.get("/-/map")
