@@ -4,7 +4,7 @@
 2. It is served on the listener of ``metrics.listen`` alone when there is one; else on the server's own addresses, if
    they are loopback ones or unix sockets, or requests need tokens: nobody else gets to know how busy a server is.
 3. That listener serves nothing but ``/-/metrics``, the health paths and ``/-/version``. It asks for no token: its
-   address is a loopback one. While requests need tokens, ``/-/metrics`` on the server's own addresses needs @admin:read.
+   address is a loopback one. On the server's own addresses ``/-/metrics`` needs @admin:read, once there are tokens.
 """
 
 from __future__ import annotations
