@@ -90,7 +90,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FrontProcess]:
         ("GET /-/version", "all actors deposit read admin door socket"),
         ("GET /-/openapi.json", "all actors deposit read admin door socket"),
         ("GET /-/map", "all actors deposit read admin door socket"),
-        ("GET /-/metrics", "all admin"),
+        ("GET /-/anything", "all admin"),
         ("POST /-/anything", "all admin"),
     ],
 )
