@@ -9,9 +9,10 @@ BIN    := $(VENV)/bin
 PIP    := PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore $(BIN)/python -m pip -qq
 DEV    := $(VENV)/.installed-dev
 BENCH  := $(VENV)/.installed-bench
+PEERS  := .peers/.installed
 TYPED  := .typecheck
 
-.PHONY: help serve test proof lint format bench bench-sql bench-calls bench-keys bench-ws load load-web clean
+.PHONY: help serve test proof lint format bench bench-peers bench-sql bench-calls bench-keys bench-ws load load-web clean
 
 help:
 	@echo "make serve    the account example on 127.0.0.1:8000"
@@ -20,6 +21,7 @@ help:
 	@echo "make lint     style and types"
 	@echo "make format   put the source into its style"
 	@echo "make bench    durable calls a second, beside other systems (installs wrk and PostgreSQL)"
+	@echo "make bench-peers  the same beside Redis, PostgreSQL, workerd and Restate too, with a table and a plot (installs them)"
 	@echo "make bench-keys   what an idempotency key costs, beside the same call without"
 	@echo "make bench-ws     messages through rooms of WebSockets, beside FastAPI with state in memory"
 	@echo "make bench-sql    durable SQL inserts, beside PostgreSQL and beside one SQLite file for each actor"
@@ -58,6 +60,12 @@ format: $(DEV)
 bench: $(BENCH)
 	@.ci/apt wrk=wrk pg_ctlcluster=postgresql
 	@$(BIN)/python -m actord.loadtest.bench $(BENCH_FLAGS)
+
+# What can't be had is left out, and the results say so.
+bench-peers: $(BENCH) $(PEERS)
+	@.ci/apt wrk=wrk pg_ctlcluster=postgresql
+	@.ci/apt --optional strace=strace ip=iproute2 redis-benchmark=redis-tools
+	@$(BIN)/python -m actord.loadtest.bench_peers $(BENCH_FLAGS)
 
 bench-sql: $(BENCH)
 	@.ci/apt wrk=wrk pg_ctlcluster=postgresql
@@ -100,3 +108,11 @@ $(BENCH): pyproject.toml $(DEV)
 	@echo "installing what the benchmark needs into $(VENV) ..." >&2
 	@$(PIP) install -e '.[dev,client,browser,bench]'
 	@touch $@
+
+# No script of a package runs. Without npm, or the registry, the peers that come from it are left out.
+$(PEERS): loadtest/peers/package.json
+	@.ci/apt --optional npm=npm
+	@mkdir -p .peers && cp loadtest/peers/package.json .peers/
+	@echo "installing the peers that come from npm into .peers ..." >&2
+	@npm install --prefix .peers --ignore-scripts --no-audit --no-fund --no-package-lock --loglevel=error >&2 && \
+		touch $@ || echo "npm could not install them: they will be left out" >&2

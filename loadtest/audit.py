@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import http.client
 import json
-from collections.abc import Callable, Iterable
+from abc import ABC, abstractmethod
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import asdict, dataclass
@@ -60,67 +61,94 @@ class Verdict:
         return asdict(self) | {"holds": self.holds}
 
 
-class Accounts:
-    """Client of one system's accounts at ``/actors/Account/{name}/{method}`` on 127.0.0.1."""
+class Book(ABC):
+    """What the accounts of one system must hold, and how they are read.
 
-    def __init__(self, port: int) -> None:
-        self.port = port
+    ``names``: how many accounts. ``READING``: what asking for one balance takes out of it.
+    """
+
+    READING = 0
+
+    def __init__(self, names: int | None = None) -> None:
+        self.names = NAMES if names is None else names
         self.ledger = Ledger()
 
-    def answers(self) -> bool:
-        """Whether a debit of an account that nobody opened is answered; it writes nothing."""
-        try:
-            with closing(self._connect(2)) as connection:
-                _call(connection, "nobody", "debit", 1)
-        except (OSError, AuditError, http.client.HTTPException):
-            return False
-        return True
-
+    @abstractmethod
     def open(self) -> None:
-        """Deposit the opening balance on each name, once. Raises AuditError when one does not hold exactly that."""
+        """Put the opening balance on each name, once. Raises AuditError when one does not hold exactly that."""
 
-        def deposit(connection: http.client.HTTPConnection, name: str) -> int:
-            return _balance(_call(connection, name, "deposit", OPENING_BALANCE))
+    @abstractmethod
+    def total(self) -> int:
+        """The sum of all balances."""
 
-        self._check(self._each(deposit))
-
-    def balances(self) -> list[int]:
-        """The balance of each name. A system is asked by a debit of 1, which the ledger notes: all have that method."""
-
-        def debit(connection: http.client.HTTPConnection, name: str) -> int:
-            return _debit(connection, name) + 1
-
-        found = self._each(debit)
-        self.ledger.answered += len(found)
-        return found
-
+    @abstractmethod
     def balance(self, name: str) -> int:
-        """The balance of one name, asked for in the same way."""
-        with closing(self._connect()) as connection:
-            found = _debit(connection, name)
-        self.ledger.answered += 1
-        return found + 1
+        """The balance of one name."""
 
-    def debit_one_by_one(self, times: int, name: str = HOT) -> None:
-        """So many debits on one connection, each sent when the one before it was answered."""
-        with closing(self._connect()) as connection:
-            for _ in range(times):
-                _debit(connection, name)
-        self.ledger.answered += times
+    @abstractmethod
+    def debit_one_by_one(self, times: int) -> None:
+        """So many debits of the hot name on one connection, each sent when the one before it was answered."""
 
     def audit(self) -> Verdict:
         """Compare all balances with the ledger."""
         answered, uncertain = self.ledger.answered, self.ledger.uncertain
-        written = NAMES * OPENING_BALANCE - sum(self.balances())
+        written = self.names * OPENING_BALANCE - self.total()
         return Verdict("all accounts, whole run", answered, uncertain, written)
 
     def audit_hot(self, before: int, run: WrkResult, connections: int) -> Verdict:
         """Compare one run on the hot name with its balance; ``balance`` gave ``before`` just ahead of the run."""
         own = Ledger()
         own.add(run, connections)
-        # Asking for ``before`` was itself a debit of 1.
-        written = before - 1 - self.balance(HOT)
+        written = before - self.READING - self.balance(HOT)
         return Verdict(f"hot name, {connections} connections", own.answered, own.uncertain, written)
+
+
+class Accounts(Book):
+    """Client of one system's accounts at ``/actors/Account/{name}/{method}`` on 127.0.0.1, or below another prefix.
+
+    A system is asked for a balance by a debit of 1, which the ledger notes: all have that method.
+    """
+
+    READING = 1
+
+    def __init__(self, port: int, prefix: str = "/actors/Account/", names: int | None = None) -> None:
+        super().__init__(names)
+        self.port = port
+        self.prefix = prefix
+
+    def answers(self) -> bool:
+        """Whether a debit of an account that nobody opened is answered; it writes nothing."""
+        try:
+            with closing(self._connect(2)) as connection:
+                self._call(connection, "nobody", "debit", 1)
+        except (OSError, AuditError, http.client.HTTPException):
+            return False
+        return True
+
+    def open(self) -> None:
+        def deposit(connection: http.client.HTTPConnection, name: str) -> int:
+            return _balance(self._call(connection, name, "deposit", OPENING_BALANCE))
+
+        wrong = [value for value in self._each(deposit) if value != OPENING_BALANCE]
+        if wrong:
+            raise AuditError(f"{len(wrong)} accounts do not open with {OPENING_BALANCE}, such as one with {wrong[0]}")
+
+    def total(self) -> int:
+        found = self._each(lambda connection, name: self._debit(connection, name) + 1)
+        self.ledger.answered += len(found)
+        return sum(found)
+
+    def balance(self, name: str) -> int:
+        with closing(self._connect()) as connection:
+            found = self._debit(connection, name)
+        self.ledger.answered += 1
+        return found + 1
+
+    def debit_one_by_one(self, times: int) -> None:
+        with closing(self._connect()) as connection:
+            for _ in range(times):
+                self._debit(connection, HOT)
+        self.ledger.answered += times
 
     def _connect(self, timeout: float = 60) -> http.client.HTTPConnection:
         return http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
@@ -130,34 +158,26 @@ class Accounts:
 
         def share(first: int) -> list[int]:
             with closing(self._connect()) as connection:
-                return [ask(connection, f"acct-{i}") for i in range(first, NAMES + 1, CLIENTS)]
+                return [ask(connection, f"acct-{i}") for i in range(first, self.names + 1, CLIENTS)]
 
         with ThreadPoolExecutor(CLIENTS) as pool:
             return [value for part in pool.map(share, range(1, CLIENTS + 1)) for value in part]
 
-    @staticmethod
-    def _check(balances: Iterable[int]) -> None:
-        wrong = [value for value in balances if value != OPENING_BALANCE]
-        if wrong:
-            raise AuditError(f"{len(wrong)} accounts do not open with {OPENING_BALANCE}, such as one with {wrong[0]}")
+    def _debit(self, connection: http.client.HTTPConnection, name: str) -> int:
+        """Debit 1; the new balance. Raises AuditError when the account refuses."""
+        reply = self._call(connection, name, "debit", 1)
+        if not isinstance(reply, dict) or reply.get("ok") is not True:
+            raise AuditError(f"a debit of {name} was refused: {reply!r}")
+        return _balance(reply)
 
-
-def _debit(connection: http.client.HTTPConnection, name: str) -> int:
-    """Debit 1; the new balance. Raises AuditError when the account refuses."""
-    reply = _call(connection, name, "debit", 1)
-    if not isinstance(reply, dict) or reply.get("ok") is not True:
-        raise AuditError(f"a debit of {name} was refused: {reply!r}")
-    return _balance(reply)
-
-
-def _call(connection: http.client.HTTPConnection, name: str, method: str, amount: int) -> Any:
-    body = json.dumps({"amount": amount})
-    connection.request("POST", f"/actors/Account/{name}/{method}", body, {"Content-Type": "application/json"})
-    reply = connection.getresponse()
-    text = reply.read()
-    if reply.status != 200:
-        raise AuditError(f"{method} of {name} was answered {reply.status}: {text[:300].decode(errors='replace')}")
-    return json.loads(text)
+    def _call(self, connection: http.client.HTTPConnection, name: str, method: str, amount: int) -> Any:
+        body = json.dumps({"amount": amount})
+        connection.request("POST", f"{self.prefix}{name}/{method}", body, {"Content-Type": "application/json"})
+        reply = connection.getresponse()
+        text = reply.read()
+        if reply.status != 200:
+            raise AuditError(f"{method} of {name} was answered {reply.status}: {text[:300].decode(errors='replace')}")
+        return json.loads(text)
 
 
 def _balance(reply: Any) -> int:

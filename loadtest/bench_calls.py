@@ -21,8 +21,8 @@ from pathlib import Path
 from statistics import median
 
 from actord.loadtest import machine, systems
-from actord.loadtest.bench import EX_CONFIG, EX_UNAVAILABLE, _leave
 from actord.loadtest.measure import MeasureError, Sample, measure, run_wrk
+from actord.loadtest.rounds import EX_CONFIG, EX_UNAVAILABLE, leave
 from rich.box import MARKDOWN
 from rich.console import Console
 from rich.table import Table
@@ -92,7 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if machine.file_system(directory) in machine.VOLATILE:
             console.print(f"{options.dir} is kept in memory: choose a folder on a disk with --dir")
             return EX_CONFIG
-        signal.signal(signal.SIGTERM, _leave)
+        signal.signal(signal.SIGTERM, leave)
         program, port, log = directory / "calls.py", systems.free_port(), directory / "actord.log"
         program.write_text(PROGRAM)
         command = [*shlex.split(options.actord), "serve", str(program), "--port", str(port), "--workers", "2"]

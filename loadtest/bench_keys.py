@@ -22,9 +22,9 @@ from statistics import median
 
 from actord.loadtest import machine, systems
 from actord.loadtest.audit import NAMES, Ledger
-from actord.loadtest.bench import EX_CONFIG, EX_UNAVAILABLE, SETTLE_SECONDS, _leave
 from actord.loadtest.bench_sql import answers, each_name
 from actord.loadtest.measure import MeasureError, Sample, measure, run_wrk
+from actord.loadtest.rounds import EX_CONFIG, EX_UNAVAILABLE, SETTLE_SECONDS, leave
 from rich.console import Console
 
 PATH = "/actors/Entries/acct-%d/insert"
@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if machine.file_system(directory) in machine.VOLATILE:
             console.print(f"{options.dir} is kept in memory: choose a folder on a disk with --dir")
             return EX_CONFIG
-        signal.signal(signal.SIGTERM, _leave)
+        signal.signal(signal.SIGTERM, leave)
         program, port = directory / "entries.py", systems.free_port()
         program.write_text(PROGRAM)
         command = [*shlex.split(options.actord), "serve", str(program), "--port", str(port)]

@@ -28,9 +28,9 @@ from statistics import median
 
 from actord.loadtest import machine, systems
 from actord.loadtest.audit import CLIENTS, NAMES, Ledger
-from actord.loadtest.bench import EX_CONFIG, EX_UNAVAILABLE, SETTLE_SECONDS, _leave
 from actord.loadtest.durability import flush_rate
 from actord.loadtest.measure import MeasureError, Sample, measure, run_wrk
+from actord.loadtest.rounds import EX_CONFIG, EX_UNAVAILABLE, SETTLE_SECONDS, leave
 from rich.box import MARKDOWN
 from rich.console import Console
 from rich.table import Table
@@ -166,7 +166,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if machine.file_system(directory) in machine.VOLATILE:
             console.print(f"{options.dir} is kept in memory: choose a folder on a disk with --dir")
             return EX_CONFIG
-        signal.signal(signal.SIGTERM, _leave)
+        signal.signal(signal.SIGTERM, leave)
         console.print(f"{flush_rate(directory)['per_second']:,.0f} flushes/s of a file by itself")
         try:
             peers = [

@@ -29,7 +29,7 @@ from typing import cast
 
 import uvloop
 from actord.loadtest import machine, systems
-from actord.loadtest.bench import EX_CONFIG, EX_UNAVAILABLE
+from actord.loadtest.rounds import EX_CONFIG, EX_UNAVAILABLE
 from rich.console import Console
 
 PAYLOAD = b"x" * 32

@@ -2,9 +2,10 @@
 -- Every request is built once, before the clock starts, so that wrk itself stays cheap. No `response` function: with one,
 -- wrk builds a table for each reply, and the client would take the servers' CPU. What was written is audited afterwards.
 -- Environment: BENCH_NAMES (how many accounts, from acct-1 on), BENCH_PATH (path with one %d for the account's number),
--- BENCH_KEYS (not empty: every request has an Idempotency-Key of its own).
+-- BENCH_BODY (the JSON to send), BENCH_KEYS (not empty: every request has an Idempotency-Key of its own).
 local names = tonumber(os.getenv("BENCH_NAMES") or "10000")
 local path = os.getenv("BENCH_PATH") or "/actors/Account/acct-%d/debit"
+local body = os.getenv("BENCH_BODY") or '{"amount":1}'
 local headers = { ["Content-Type"] = "application/json" }
 local requests = {}
 local keys = (os.getenv("BENCH_KEYS") or "") ~= ""
@@ -20,7 +21,7 @@ end
 function init(args)
   math.randomseed(os.time() * 7 + (number or 0) * 7919 + 13)
   for i = 1, names do
-    requests[i] = wrk.format("POST", string.format(path, i), headers, '{"amount":1}')
+    requests[i] = wrk.format("POST", string.format(path, i), headers, body)
     if keys then
       local line = requests[i]:find("\r\n", 1, true)
       requests[i], tails[i] = requests[i]:sub(1, line + 1) .. "Idempotency-Key: ", requests[i]:sub(line)

@@ -24,8 +24,8 @@ from pathlib import Path
 import psutil
 from actord.loadtest import load_report, machine, systems
 from actord.loadtest.audit import Accounts
-from actord.loadtest.bench import EX_CONFIG, EX_UNAVAILABLE, _leave
 from actord.loadtest.measure import process_tree, tree_cpu
+from actord.loadtest.rounds import EX_CONFIG, EX_UNAVAILABLE, leave
 from actord.loadtest.swarm import audit, ledger
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -56,7 +56,7 @@ GRACE_SECONDS = 60
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     console = Console(stderr=True, highlight=False, soft_wrap=True)
-    signal.signal(signal.SIGTERM, _leave)
+    signal.signal(signal.SIGTERM, leave)
     with tempfile.TemporaryDirectory(prefix="actord-load-", dir=options.dir) as name:
         if not options.host and not options.ceiling and machine.file_system(Path(name)) in machine.VOLATILE:
             console.print(f"{options.dir} is kept in memory: choose a folder on a disk with --dir")

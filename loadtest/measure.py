@@ -15,14 +15,16 @@ import re
 import resource
 import subprocess
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import psutil
 
 SCRIPT = Path(__file__).with_name("debit.lua")
 DEBIT_PATH = "/actors/Account/acct-%d/debit"
+DEBIT_BODY = '{"amount":1}'
 ERROR_KINDS = ("status", "connect", "read", "write", "timeout")
 MIB = 1024 * 1024
 
@@ -33,13 +35,16 @@ class MeasureError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class WrkResult:
-    """What wrk saw. Times in milliseconds; ``seconds`` is wrk's own clock; ``answered`` leaves error statuses out."""
+    """What wrk saw. Times in milliseconds; ``seconds`` is wrk's own clock; ``answered`` leaves error statuses out.
+
+    The clients of stores without HTTP give the same (``clients.py``); a p90 of None: such a client has none.
+    """
 
     requests: int
     seconds: float
     errors: dict[str, int]
     p50_ms: float
-    p90_ms: float
+    p90_ms: float | None
     p99_ms: float
     max_ms: float
 
@@ -75,6 +80,12 @@ class Sample:
         plain = asdict(self)
         return plain | {"calls_per_second": round(self.rate, 1), "cpu_us_per_call": round(self.cpu_us, 2)}
 
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> Sample:
+        """The sample that ``to_json`` wrote."""
+        own = {field.name: stored[field.name] for field in fields(cls)}
+        return cls(**own | {"wrk": WrkResult(**stored["wrk"])})
+
 
 def parse_wrk(output: str) -> WrkResult:
     """Read the line that ``debit.lua`` prints at the end. Raises MeasureError when it is missing or damaged."""
@@ -97,12 +108,20 @@ def parse_wrk(output: str) -> WrkResult:
 
 
 def run_wrk(
-    port: int, *, connections: int, names: int, seconds: int, path: str = DEBIT_PATH, keys: bool = False
+    port: int,
+    *,
+    connections: int,
+    names: int,
+    seconds: int,
+    path: str = DEBIT_PATH,
+    body: str = DEBIT_BODY,
+    keys: bool = False,
 ) -> WrkResult:
     """Run wrk with one thread for ``seconds`` over ``names`` accounts. Raises MeasureError when it fails."""
     command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", "--timeout", "10s"]
     command += ["-s", str(SCRIPT), f"http://127.0.0.1:{port}"]
-    environment = os.environ | {"BENCH_NAMES": str(names), "BENCH_PATH": path, "BENCH_KEYS": "1" if keys else ""}
+    environment = os.environ | {"BENCH_NAMES": str(names), "BENCH_PATH": path, "BENCH_BODY": body}
+    environment["BENCH_KEYS"] = "1" if keys else ""
     try:
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=seconds + 60)
     except (OSError, subprocess.TimeoutExpired) as error:
@@ -126,9 +145,20 @@ def measure(
     keys: bool = False,
 ) -> Sample:
     """Run wrk once against the server whose root processes are ``roots``; with ``keys`` each call has its own."""
+
+    def load() -> WrkResult:
+        return run_wrk(port, connections=connections, names=names, seconds=seconds, path=path, keys=keys)
+
+    return sample(system, roots, load, spread=spread, connections=connections, round=round)
+
+
+def sample(
+    system: str, roots: Sequence[int], load: Callable[[], WrkResult], *, spread: str, connections: int, round: int
+) -> Sample:
+    """Let a client load the server whose root processes are ``roots``; it is a child that ``load`` waits for."""
     server, client, busy, clock = tree_cpu(roots), _reaped_cpu(), _machine_cpu(), time.monotonic()
-    result = run_wrk(port, connections=connections, names=names, seconds=seconds, path=path, keys=keys)
-    # The server's CPU is read first: what it does after wrk has left is not a call's.
+    result = load()
+    # The server's CPU is read first: what it does after its client has left is not a call's.
     server = tree_cpu(roots) - server
     client, busy, clock = _reaped_cpu() - client, _machine_cpu() - busy, time.monotonic() - clock
     other = max(0.0, busy - server - client) / clock

@@ -35,7 +35,7 @@ class Cell:
     rate_min: float
     rate_max: float
     p50_ms: float
-    p90_ms: float
+    p90_ms: float | None
     p99_ms: float
     cpu_us: float
     server_cores: float
@@ -80,7 +80,7 @@ def _cell(key: Key, group: Sequence[Sample]) -> Cell:
         rate_min=min(rates),
         rate_max=max(rates),
         p50_ms=median(sample.wrk.p50_ms for sample in group),
-        p90_ms=median(sample.wrk.p90_ms for sample in group),
+        p90_ms=median(known) if (known := [s.wrk.p90_ms for s in group if s.wrk.p90_ms is not None]) else None,
         p99_ms=median(sample.wrk.p99_ms for sample in group),
         cpu_us=median(sample.cpu_us for sample in group),
         server_cores=median(sample.server_cpu_s / sample.wrk.seconds for sample in group),
@@ -118,7 +118,12 @@ def figures(table: Mapping[Key, Cell], idle_memory: Sequence[Mapping[str, object
 def print_report(console: Console, table: Mapping[Key, Cell], reach: Sequence[Figure]) -> None:
     """The two tables, as Markdown, so that they can be pasted."""
     console.print(_measured(table))
-    console.print(_reached(reach))
+    console.print(reached_table(reach))
+    print_disturbed(console, table)
+
+
+def print_disturbed(console: Console, table: Mapping[Key, Cell]) -> None:
+    """Say it when something else used the machine."""
     disturbed = [cell for cell in table.values() if cell.other_cores > QUIET_CORES]
     if disturbed:
         most = max(cell.other_cores for cell in disturbed)
@@ -155,7 +160,8 @@ def _measured(table: Mapping[Key, Cell]) -> Table:
     return grid
 
 
-def _reached(reach: Sequence[Figure]) -> Table:
+def reached_table(reach: Sequence[Figure]) -> Table:
+    """The figures to reach, with what was measured."""
     grid = Table(box=MARKDOWN)
     for title in ("figure", "measured", "wanted", "reached"):
         grid.add_column(title, justify="left" if title == "figure" else "right", no_wrap=True)

@@ -9,6 +9,7 @@ Promises:
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import signal
@@ -22,8 +23,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
-from actord.loadtest.audit import NAMES, OPENING_BALANCE, Accounts
+from actord.loadtest.audit import NAMES, OPENING_BALANCE, Accounts, Book
+from actord.loadtest.measure import DEBIT_BODY, DEBIT_PATH, WrkResult, run_wrk
 
+READ_PATH = "/actors/Account/acct-%d/balance"
 READY_SECONDS = 60
 STOP_SECONDS = 20.0
 
@@ -32,19 +35,51 @@ class SystemFailed(Exception):
     """A system under test did not come up, died, or refused what the benchmark needs."""
 
 
+class SystemMissing(SystemFailed):
+    """What a system is made of is not on this machine: the words say what, and how to get it."""
+
+
+# A run of a system's own client: spread of names, connections, seconds.
+Client = Callable[[str, int, int], WrkResult]
+
+
 @dataclass(slots=True)
 class System:
     """A running system: its port, the root processes whose trees are its CPU, its accounts (None: it keeps nothing).
 
-    ``filled``: the accounts have their opening balances already.
+    ``filled``: the accounts have their opening balances already. ``path``: where wrk sends a debit; ``read_path``: a
+    call that writes nothing, if the system has one. ``client``: what is used instead of wrk. ``speaks`` and ``keeps``
+    are words for the report: the client with its protocol, and how a debit gets to the disk.
     """
 
     name: str
     port: int
     roots: list[int]
-    accounts: Accounts | None
+    accounts: Book | None
     filled: bool = False
     settings: dict[str, object] = field(default_factory=dict)
+    names: int = NAMES
+    path: str = DEBIT_PATH
+    read_path: str | None = None
+    client: Client | None = None
+    speaks: str = "wrk, HTTP"
+    keeps: str = ""
+
+    def has(self, spread: str) -> bool:
+        """Whether this system takes part in the cells of that spread of names: ``uniform``, ``hot`` or ``read``."""
+        return spread != "read" or self.read_path is not None
+
+    def load(self, spread: str, connections: int, seconds: int) -> WrkResult:
+        """Let this system's client run once. Raises MeasureError when it fails."""
+        if self.client:
+            return self.client(spread, connections, seconds)
+        names = 1 if spread == "hot" else self.names
+        if spread == "read":
+            assert self.read_path is not None
+            path, body = self.read_path, ""
+        else:
+            path, body = self.path, DEBIT_BODY
+        return run_wrk(self.port, connections=connections, names=names, seconds=seconds, path=path, body=body)
 
 
 def free_port() -> int:
@@ -122,7 +157,7 @@ def hello(directory: Path) -> Iterator[System]:
     command = [sys.executable, "-m", "actord.loadtest.peers.hello", str(port)]
     with process(command, log) as pid:
         wait_until(Accounts(port).answers, pid, log, "hello")
-        yield System("hello", port, [pid], None)
+        yield System("hello", port, [pid], None, read_path=READ_PATH, keeps="nothing: the ceiling")
 
 
 @contextmanager
@@ -134,20 +169,41 @@ def actord(directory: Path, command: Sequence[str], app: str) -> Iterator[System
     accounts = Accounts(port)
     with process(arguments, log) as pid:
         wait_until(accounts.answers, pid, log, "actord")
-        yield System("actord", port, [pid], accounts, settings={"command": " ".join(arguments)})
+        yield System(
+            "actord",
+            port,
+            [pid],
+            accounts,
+            settings={"command": " ".join(arguments)},
+            read_path=READ_PATH,
+            keeps="SQLite's log, one sync for the calls of a moment",
+        )
 
 
 @contextmanager
-def fastapi(directory: Path) -> Iterator[System]:
-    """FastAPI, uvicorn with two workers, asyncpg, and a PostgreSQL of its own that syncs each commit; table filled."""
-    with postgres(directory / "postgres") as (database, dsn, settings):
-        port, log = free_port(), directory / "fastapi.log"
+def fastapi(directory: Path, *, update: bool = False) -> Iterator[System]:
+    """FastAPI, uvicorn with two workers, asyncpg, and a PostgreSQL of its own that syncs each commit; table filled.
+
+    A debit locks its row, reads, checks and writes; with ``update`` it is one statement.
+    """
+    name = "fastapi-update" if update else "fastapi"
+    # An absent package is told before a database is made for nothing.
+    _need_packages("fastapi", "uvicorn", "asyncpg")
+    with postgres(directory / f"{name}-postgres") as (database, dsn, settings):
+        port, log = free_port(), directory / f"{name}.log"
         command = [sys.executable, "-m", "uvicorn", "actord.loadtest.peers.fastapi_pg:app", "--host", "127.0.0.1"]
         command += ["--port", str(port), "--workers", "2", "--no-access-log", "--log-level", "warning"]
         accounts = Accounts(port)
-        with process(command, log, DSN=dsn) as pid:
+        with process(command, log, DSN=dsn, DEBIT="update" if update else "lock") as pid:
             wait_until(accounts.answers, pid, log, "FastAPI")
-            yield System("fastapi", port, [pid, database], accounts, True, {"postgresql": settings})
+            keeps = "PostgreSQL's log, synchronous_commit = on"
+            yield System(name, port, [pid, database], accounts, True, {"postgresql": settings}, keeps=keeps)
+
+
+def _need_packages(*names: str) -> None:
+    absent = [name for name in names if importlib.util.find_spec(name) is None]
+    if absent:
+        raise SystemMissing(f"not installed: {', '.join(absent)}; the extra `bench` has them")
 
 
 @contextmanager
@@ -214,4 +270,4 @@ def postgres_programs() -> Path:
     on_path = shutil.which("initdb")
     if on_path:
         return Path(on_path).resolve().parent
-    raise SystemFailed("no PostgreSQL found: install Debian's package postgresql")
+    raise SystemMissing("no PostgreSQL found: install Debian's package postgresql")

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from actord.loadtest import bench, durability, machine, systems
+from actord.loadtest import bench, durability, machine, rounds, systems
 
 
 @pytest.fixture
@@ -107,11 +107,12 @@ def test_flushes_are_counted_and_missing_ones_too(folder: Path) -> None:
             child.stdin.close()
 
 
-def test_a_proof_needs_a_flush_for_each_answer() -> None:
-    assert durability.Proof(200, 200, 1000, 30).holds
-    assert not durability.Proof(200, 199, 1000, 30).holds
-    assert not durability.Proof(200, 0, 1000, 0).holds
-    assert not durability.Proof(0, 0, 1000, 30).holds
+def test_a_proof_needs_a_flush_before_each_answer() -> None:
+    assert durability.Proof(200, 200, 1000, 30, 200).holds
+    assert not durability.Proof(200, 199, 1000, 30, 200).holds
+    assert not durability.Proof(200, 0, 1000, 0, 0).holds
+    assert not durability.Proof(0, 0, 1000, 30, 0).holds
+    assert not durability.Proof(200, 200, 1000, 30, 199).holds
 
 
 def test_the_flush_rate_is_measured(folder: Path) -> None:
@@ -130,7 +131,7 @@ def test_data_in_memory_is_refused() -> None:
     if not shared.is_dir() or machine.file_system(shared) not in machine.VOLATILE:
         pytest.skip("/dev/shm is not kept in memory here")
     before = set(shared.iterdir())
-    assert bench.main(["--quick", "--only", "hello", "--dir", str(shared)]) == bench.EX_CONFIG
+    assert bench.main(["--quick", "--only", "hello", "--dir", str(shared)]) == rounds.EX_CONFIG
     assert set(shared.iterdir()) == before
 
 
@@ -138,6 +139,7 @@ def test_options_are_checked(capsys: pytest.CaptureFixture[str]) -> None:
     options = bench.parse(["--quick", "--connections", "1,8", "--only", "actord,hello", "--actord", "x -m 'y z'"])
     assert (options.rounds, options.seconds, options.connections) == (1, 2, [1, 8])
     assert options.only == ["hello", "actord"]
+    assert options.cells == [("uniform", 1), ("uniform", 8), ("hot", 1), ("hot", 8)]
     assert options.actord == ["x", "-m", "y z"]
     for wrong in (["--only", "redis"], ["--rounds", "0"], ["--connections", "0"]):
         with pytest.raises(SystemExit) as left:
