@@ -10,7 +10,7 @@ from actord.storage import doctor_rows, reads, schema
 
 from tests.damage import flips
 
-FLIPS = int(os.environ.get("ACTORD_TEST_FLIPS", "150"))
+FLIPS = int(os.environ.get("ACTORD_TEST_FLIPS", "100"))
 
 
 def test_every_bit_flip_is_harmless_or_noticed(capsys: pytest.CaptureFixture[str]) -> None:
@@ -25,7 +25,7 @@ def test_every_bit_flip_is_harmless_or_noticed(capsys: pytest.CaptureFixture[str
 
 
 def test_the_same_seed_makes_the_same_flips() -> None:
-    first, second = flips.run(20, seed=3), flips.run(20, seed=3)
+    first, second = flips.run(10, seed=3), flips.run(10, seed=3)
     assert first.by_kind == second.by_kind
 
 
@@ -47,4 +47,4 @@ def test_checksums_that_are_not_looked_at_are_caught(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(doctor_rows, "crc32", believed)
     monkeypatch.setattr(reads, "crc32", believed)
     monkeypatch.setattr(schema, "meta_sum", lambda name, value: schema.crc32(b""))
-    assert flips.run(150, seed=1).missed != []
+    assert flips.run(50, seed=1).missed != []

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from tests.shards.timers import Wall
 from tests.support import harness, virtual_time
 from tests.support.harness import Core, Pending, open_sqlite
+from tests.support.lots import cases
 from tests.support.memory_store import MemoryStore, full
 
 TTL = 100
@@ -122,13 +123,13 @@ def run(script: Any, store: Any) -> None:
         virtual_time.run(harness.stop_all_after(play(script, store)), patch)
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=cases(250), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(script=actions)
 def test_keyed_calls_equal_a_dict_over_a_store_in_memory(script: Any) -> None:
     run(script, MemoryStore())
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=cases(40), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(script=actions)
 def test_keyed_calls_equal_a_dict_over_sqlite(script: Any, tmp_path_factory: pytest.TempPathFactory) -> None:
     with open_sqlite(tmp_path_factory.mktemp("keys")) as store:

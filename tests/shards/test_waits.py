@@ -13,6 +13,8 @@ from actord.shards.wire import CYCLE, PROBE, Frame
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.support.lots import cases
+
 
 class Turn:
     def __init__(self, caller: Waiting | None) -> None:
@@ -209,7 +211,7 @@ def settle(world: World) -> None:
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3])
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=cases(300), deadline=None)
 @given(seed=st.integers(0, 1 << 32))
 def test_exactly_the_calls_that_close_a_cycle_are_refused_and_nobody_waits_for_ever(workers: int, seed: int) -> None:
     async def go() -> None:

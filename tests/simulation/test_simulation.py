@@ -8,7 +8,7 @@ from tests.simulation.loop import virtual_clocks
 from tests.simulation.planted import PLANTED
 from tests.simulation.run import Result, play, run
 
-SEEDS = int(os.environ.get("ACTORD_TEST_SEEDS", "250"))
+SEEDS = int(os.environ.get("ACTORD_TEST_SEEDS", "120"))
 
 
 def test_every_order_of_events_keeps_the_promises_and_every_planted_bug_is_caught() -> None:
