@@ -4,8 +4,10 @@
    owns the key, else to every worker; the answer is ``{"answers": [{"worker": 0, "value": ...}, ...]}``, with
    ``"error"``, a problem document, in the place of a value where there is none.
 2. The supervisor passes requests on and understands none of them: what there is to do is in ``shards/admin.py``.
-   Those that are about the whole server (``own``) it answers itself, with one ``{"value": ...}``.
-3. A worker that is away or dies is an answer too. Nobody waits longer than ``ANSWER_SECONDS``.
+3. What concerns the server as a whole is in ``own``: the supervisor does it. What takes long (``tasks``) may tell of
+   its progress by lines ``{"progress": words}`` before the last one, ``{"value": ...}`` or ``{"error": problem}`` with
+   an ``exit`` code.
+4. A worker that is away or dies is an answer too. Nobody waits longer than ``ANSWER_SECONDS`` for it.
 """
 
 from __future__ import annotations
@@ -34,18 +36,26 @@ FOLDER, NAME = "run", "admin.sock"
 log = logging.getLogger("actord.supervisor")
 
 OwnHandler = Callable[[dict[str, Any]], Awaitable[Any]]
+# Takes the request, and what to call with words on the progress.
+TaskHandler = Callable[[dict[str, Any], Callable[[str], None]], Awaitable[Any]]
 
 
 class AdminServer:
     """The supervisor's end."""
 
     def __init__(
-        self, sock: socket.socket, workers: Sequence[Child], shards: int, own: Mapping[str, OwnHandler] | None = None
+        self,
+        sock: socket.socket,
+        workers: Sequence[Child],
+        shards: int,
+        own: Mapping[str, OwnHandler] | None = None,
+        tasks: Mapping[str, TaskHandler] | None = None,
     ) -> None:
         self._sock = sock
         self._workers = workers
         self._shards = shards
         self._own = dict(own or {})
+        self._tasks = dict(tasks or {})
         self._server: asyncio.Server | None = None
 
     async def start(self) -> None:
@@ -54,24 +64,36 @@ class AdminServer:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             while line := await reader.readline():
-                writer.write(orjson.dumps(await self._answer(line)) + b"\n")
+                writer.write(orjson.dumps(await self._answer(line, writer)) + b"\n")
                 await writer.drain()
         except (OSError, ValueError):  # it went away, or its line is too long
             pass
         finally:
             writer.close()
 
-    async def _answer(self, line: bytes) -> dict[str, Any]:
+    async def _answer(self, line: bytes, writer: asyncio.StreamWriter) -> dict[str, Any]:
         try:
             request = orjson.loads(line)
             own = self._own.get(request.get("do"))
             if own is not None:
                 return {"answers": [await _own_answer(own, request)]}
+            if request.get("do") in self._tasks:
+                return await self._do(request, writer)
             asked = self._asked(request)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             return {"error": BadRequest(f"This is no request: {error}").to_problem()}
         answers = await asyncio.gather(*(self._ask(index, request) for index in asked))
         return {"answers": answers}
+
+    async def _do(self, request: dict[str, Any], writer: asyncio.StreamWriter) -> dict[str, Any]:
+        def progress(words: str) -> None:
+            if not writer.is_closing():
+                writer.write(orjson.dumps({"progress": words}) + b"\n")
+
+        try:
+            return {"value": await self._tasks[request["do"]](request, progress)}
+        except ActordError as error:
+            return {"error": error.to_problem(), "exit": getattr(error, "exit", FAILED)}
 
     def _asked(self, request: dict[str, Any]) -> Sequence[int]:
         key = request.get("key")
@@ -134,6 +156,25 @@ class AdminClient:
                 code = UNAVAILABLE if problem.get("status") == ActorUnavailable.status else FAILED
                 raise StartError(f"{problem['detail']} ({problem['name']})", code)
         return [answer["value"] for answer in reply["answers"]]
+
+    def have_done(self, do: str, *, on_progress: Callable[[str], None], patience: float, **params: Any) -> Any:
+        """What the server does as a whole: its result, however long it takes while it says something every
+        ``patience`` seconds. ``StartError`` with its words."""
+        self._sock.settimeout(patience)
+        try:
+            self._sock.sendall(json.dumps({"do": do, **params}).encode() + b"\n")
+            while line := self._file.readline():
+                reply = orjson.loads(line)
+                if "progress" not in reply:
+                    break
+                on_progress(reply["progress"])
+            else:
+                raise StartError("The server went away.", UNAVAILABLE)
+        except OSError as error:
+            raise StartError(f"The server did not answer: {error}.", UNAVAILABLE) from None
+        if "error" in reply:
+            raise StartError(reply["error"]["detail"], reply.get("exit", FAILED))
+        return reply["value"]
 
     def close(self) -> None:
         self._file.close()

@@ -6,29 +6,25 @@ Promises:
 2. A ready child that answers no ping for ``stuck_after`` is asked to log what it does (SIGUSR1), then killed; what
    held a worker is read from its black box, also when it could say nothing.
    Only unanswered pings count, not the clock: a supervisor that was stopped itself kills nobody.
-3. When a process ends, what it forked into its process group is killed before it is reaped: a fork of a worker may
-   hold the worker's locks.
-4. A child's last words (``fatal``) are read before its end is dealt with.
-5. Every change of state is a row of ``TRANSITIONS``; another one is a bug and ends the supervisor.
+3. ``swap`` puts a process that waits in the place of the one that serves, which waits in its turn. When the successor
+   does not get ready, its predecessor serves again, with what it had loaded.
+4. Every change of state is a row of ``TRANSITIONS``; another one is a bug and ends the supervisor.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-import os
 import signal
-import socket
-import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from enum import Enum, auto
 from time import monotonic
 from typing import Protocol
 
 from actord.errors import ActorUnavailable, InvariantViolated
+from actord.server.process import Failure, Process, ending
 from actord.shards.blackbox import BlackBox
-from actord.shards.control import ControlChannel, Message
+from actord.shards.control import Message
 
 log = logging.getLogger("actord.supervisor")
 
@@ -36,7 +32,7 @@ FIRST_DELAY_SECONDS = 0.1
 YOUNG_SECONDS = 10.0  # a process that lived for less died young
 LAST_WORDS_SECONDS = 1.0  # between SIGUSR1 and SIGKILL
 SLOW_START_SECONDS = 10.0  # then a person is told that something takes long
-LINE_CLOSE_SECONDS = 0.5  # how long the line of a dead child is read for its last words
+LEAVE_GRACE_SECONDS = 5.0  # how long a worker has beyond its limit to leave, before it is killed
 
 
 class State(Enum):
@@ -45,6 +41,7 @@ class State(Enum):
     READY = auto()
     STUCK = auto()  # asked for its last words, about to be killed
     RECYCLING = auto()  # told to leave; another life follows
+    SWAPPING = auto()  # its process leaves, or the next one takes over
     DRAINING = auto()  # told to leave for good
     WAITING = auto()  # no process; the next life starts after a delay
     ENDED = auto()
@@ -55,6 +52,8 @@ class Event(Enum):
     BECAME_READY = auto()
     SILENT = auto()
     RECYCLE = auto()
+    SWAP = auto()
+    SWAP_FAILED = auto()  # and nobody is left
     DRAIN = auto()
     DIED = auto()
     GIVE_UP = auto()
@@ -71,6 +70,11 @@ TRANSITIONS: dict[tuple[State, Event], State] = {
     (State.READY, Event.RECYCLE): State.RECYCLING,
     (State.READY, Event.DRAIN): State.DRAINING,
     (State.READY, Event.DIED): State.WAITING,
+    (State.READY, Event.SWAP): State.SWAPPING,
+    (State.SWAPPING, Event.BECAME_READY): State.READY,
+    (State.SWAPPING, Event.DIED): State.SWAPPING,
+    (State.SWAPPING, Event.SWAP_FAILED): State.DOWN,
+    (State.SWAPPING, Event.DRAIN): State.DRAINING,
     (State.STUCK, Event.DIED): State.WAITING,
     (State.STUCK, Event.DRAIN): State.DRAINING,
     (State.RECYCLING, Event.DIED): State.DOWN,
@@ -112,28 +116,30 @@ class Owner(Protocol):
         """It wants ``message["wish"]`` to be done; the answer goes back by ``tell``."""
         ...
 
+    def child_crowded(self, child: Child) -> None:
+        """It is to leave, and calls keep coming that it can't refuse."""
+        ...
 
-class Failure:
-    """Why a life ended: ``message`` for people, and the exit code that the child wished for, if it said one."""
 
-    __slots__ = ("exit", "message")
+class SwapFailed(Exception):
+    """The successor did not get ready. ``restored``: its predecessor serves again."""
 
-    def __init__(self, message: str, exit: int | None) -> None:
-        self.message = message
-        self.exit = exit
+    def __init__(self, message: str, *, restored: bool) -> None:
+        super().__init__(message)
+        self.restored = restored
 
 
 class Backoff:
     """Promise 1: how long to wait before the next life."""
 
     def __init__(self, limit: float) -> None:
-        self._limit = limit
+        self.limit = limit
         self._next = 0.0
 
     def after(self, lived: float) -> float:
         """Seconds to wait after a life of ``lived`` seconds."""
         delay = 0.0 if lived >= YOUNG_SECONDS else self._next
-        self._next = min(max(delay * 2, FIRST_DELAY_SECONDS), self._limit)
+        self._next = min(max(delay * 2, FIRST_DELAY_SECONDS), self.limit)
         return delay
 
 
@@ -156,7 +162,7 @@ class Child:
         # for life
         self.name = name
         self._argv = list(argv)
-        self._boot = boot
+        self.boot = boot
         self._fds = list(fds)
         self._owner = owner
         self._stuck_after = stuck_after
@@ -170,6 +176,8 @@ class Child:
         self._down: list[asyncio.Future[None]] = []
         self._asking: dict[int, asyncio.Future[Message]] = {}
         self._questions = 0
+        self._spare: Process | None = None  # the next life, which waits
+        self._step_of_swap: asyncio.Future[bool] | None = None
         # for one process
         self._process: Process | None = None
         self._silence = 0.0
@@ -187,13 +195,17 @@ class Child:
         self._cancel_timer()
         self._step(Event.START)
         self.held = False
+        spare, self._spare = self._spare, None
+        if spare is not None and not spare.ended:
+            self._adopt(spare)
+            return
         self._silence = 0.0
         self._asked = self._heard = 0
         if self._black_box is not None:
             self._black_box.reset()
         try:
             self._process = Process(
-                self._argv, self._boot, self._fds, self._on_message, self._on_exit, self._environment
+                self._argv, self.boot, self._fds, self._on_message, self._on_exit, self._environment
             )
         except OSError as error:  # the system is out of processes or memory
             self._step(Event.DIED)
@@ -211,7 +223,7 @@ class Child:
 
     def inform(self, facts: Message) -> None:
         """Tell the process, and each later one when it boots."""
-        self._boot = {**self._boot, **facts}
+        self.boot = {**self.boot, **facts}
         if self._process is not None:
             self._process.send(facts)
 
@@ -226,6 +238,90 @@ class Child:
             self._down.append(done)
             await done
         self.start()
+
+    def standby(self, boot: Message) -> Process:
+        """A process that loads its program and waits for ``swap``. It is nobody's: whoever asked for it ends it."""
+        return Process(self._argv, boot | {"standby": True}, self._fds, _ignore, _ignore, self._environment)
+
+    async def swap(self, successor: Process, boot: Message, *, limit: float, start_limit: float) -> Process | None:
+        """Let ``successor``, which waits, take over, with ``boot`` for its later lives.
+
+        The process that serves has ``limit`` seconds to leave; it waits then, and is returned: whoever asked ends it.
+        None when it has ended. The successor has ``start_limit`` seconds to get ready. Raises ``SwapFailed``.
+        """
+        before, boot_before = self._process, self.boot
+        assert before is not None
+        self._step(Event.SWAP)
+        self._nobody_answers()
+        before.send({"leave": limit})
+        parked = await self._swap_step(limit + LEAVE_GRACE_SECONDS)
+        if parked:
+            before.on_message = before.on_exit = _ignore
+        if await self._take_over(successor, boot, start_limit):
+            return before if parked else None
+        why = successor.failure(f"the new {self.name}").message
+        if parked and await self._take_over(before, boot_before, start_limit):
+            raise SwapFailed(why, restored=True)
+        self.boot = boot_before
+        if self.state is State.SWAPPING:
+            self._step(Event.SWAP_FAILED)
+            self.start()
+        raise SwapFailed(why, restored=False)
+
+    async def _take_over(self, process: Process, boot: Message, limit: float) -> bool:
+        if process.ended or self.state is not State.SWAPPING:
+            return False
+        self.boot = boot
+        self._adopt(process)
+        return await self._swap_step(limit)
+
+    def _adopt(self, process: Process) -> None:
+        self._process = process
+        process.on_message, process.on_exit = self._on_message, self._on_exit
+        self._silence = 0.0
+        self._asked = self._heard = 0
+        if self._black_box is not None:
+            self._black_box.reset()
+        process.send({"serve": True})
+
+    def restore(self, process: Process, boot: Message) -> None:
+        """Let a process that waits be the next life, which begins now: the one that runs is killed."""
+        self.boot = boot
+        self._spare = process
+        if self._process is None:
+            self.start()
+        else:
+            self.kill()
+
+    def say(self, message: Message) -> None:
+        """Tell the process, if there is one that listens."""
+        if self.state is State.READY and self._process is not None:
+            self._process.send(message)
+
+    def limits(self, *, stuck_after: float, delay_max: float) -> None:
+        """Other ones from now on; as for ``Child``."""
+        self._stuck_after = stuck_after
+        self._backoff.limit = delay_max
+
+    async def _swap_step(self, limit: float) -> bool:
+        """Wait until the process has left, or is ready. False: it has ended, or was killed at the limit."""
+        loop = asyncio.get_running_loop()
+        self._step_of_swap = loop.create_future()
+        timer = loop.call_later(limit, self.kill)
+        try:
+            return await self._step_of_swap
+        finally:
+            timer.cancel()
+            self._step_of_swap = None
+
+    def _swap_goes_on(self, well: bool) -> None:
+        if self._step_of_swap is not None and not self._step_of_swap.done():
+            self._step_of_swap.set_result(well)
+
+    def _nobody_answers(self) -> None:
+        for waiting in self._asking.values():
+            if not waiting.done():
+                waiting.set_result(self._away())
 
     async def ask(self, request: Message) -> Message:
         """The answer to an operator's request: ``{"value": ...}`` or ``{"error": problem}``."""
@@ -301,29 +397,30 @@ class Child:
             self._silence = 0.0
             self._step(Event.BECAME_READY)
             if self.state is State.READY:
+                self._swap_goes_on(True)
                 self._owner.child_ready(self, message)
-        elif "fatal" in message and self._process is not None:
-            words = message["fatal"]
-            self._process.fatal = Failure(str(words.get("message", "")), int(words.get("exit", 1)))
+        elif message.get("left"):
+            self._swap_goes_on(True)
+        elif message.get("crowded"):
+            self._owner.child_crowded(self)
 
     def _on_exit(self, status: int) -> None:
         process, self._process = self._process, None
         assert process is not None
         was = self.state
-        for waiting in self._asking.values():
-            if not waiting.done():
-                waiting.set_result(self._away())
+        self._nobody_answers()
         self._cancel_timer()
         self._step(Event.DIED)
         if self.state is State.WAITING:
-            failure = process.fatal or Failure(f"{self.name} {_ending(status)}", None)
-            self._failed(failure, monotonic() - process.started)
+            self._failed(process.failure(self.name), monotonic() - process.started)
+        elif self.state is State.SWAPPING:
+            self._swap_goes_on(False)
         elif self.state is State.ENDED:
             if status != 0:
-                log.warning("%s %s while it drained", self.name, _ending(status))
+                log.warning("%s %s while it drained", self.name, ending(status))
             self._owner.child_ended(self)
         elif status != 0:
-            log.warning("%s %s while it was %s", self.name, _ending(status), was.name.lower())
+            log.warning("%s %s while it was %s", self.name, ending(status), was.name.lower())
         for future in self._down:
             if not future.done():
                 future.set_result(None)
@@ -362,90 +459,5 @@ class Child:
             self._timer = None
 
 
-class Process:
-    """One life: a process in a process group of its own, its control line, and the news of its end."""
-
-    def __init__(
-        self,
-        argv: list[str],
-        boot: Message,
-        fds: list[int],
-        on_message: Callable[[Message], None],
-        on_exit: Callable[[int], None],
-        environment: dict[str, str] | None = None,
-    ) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._on_exit = on_exit
-        self.fatal: Failure | None = None
-        self.started = monotonic()
-        self._status: int | None = None
-        self._line_closed = False
-        self._finished = False
-        ours, theirs = socket.socketpair()
-        with theirs:
-            # A group of its own: Ctrl-C reaches the supervisor alone, which drains. Standard output is for data.
-            self._popen = subprocess.Popen(
-                [*argv, str(theirs.fileno())],
-                pass_fds=[*fds, theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                stdout=2,
-                process_group=0,
-                env=environment,
-            )
-        self.pid = self._popen.pid
-        self._pidfd = os.pidfd_open(self.pid)
-        self._loop.add_reader(self._pidfd, self._reap)
-        ours.setblocking(False)
-        self._channel = ControlChannel(on_message, self._on_line_closed)
-        self._attaching = self._loop.create_task(self._attach(ours, boot))
-
-    async def _attach(self, sock: socket.socket, boot: Message) -> None:
-        await self._channel.attach(sock)
-        self._channel.send(boot)
-
-    def send(self, message: Message) -> None:
-        if self._attaching.done():
-            self._channel.send(message)
-        else:
-            self._attaching.add_done_callback(lambda _: self._channel.send(message))
-
-    def signal(self, number: signal.Signals) -> None:
-        if self._status is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self.pid, number)
-
-    def kill(self) -> None:
-        self.signal(signal.SIGKILL)
-
-    def _reap(self) -> None:
-        self._loop.remove_reader(self._pidfd)
-        os.close(self._pidfd)
-        # Before wait(): until then the kernel keeps the number of the group for us.
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.pid, signal.SIGKILL)
-        self._status = self._popen.wait()
-        if self._line_closed:
-            self._finish()
-        else:
-            self._loop.call_later(LINE_CLOSE_SECONDS, self._finish)
-
-    def _on_line_closed(self) -> None:
-        self._line_closed = True
-        if self._status is not None:
-            self._finish()
-
-    def _finish(self) -> None:
-        if not self._finished:
-            self._finished = True
-            self._channel.close()
-            assert self._status is not None
-            self._on_exit(self._status)
-
-
-def _ending(status: int) -> str:
-    if status >= 0:
-        return f"ended with exit code {status}"
-    try:
-        return f"was ended by {signal.Signals(-status).name}"
-    except ValueError:
-        return f"was ended by signal {-status}"
+def _ignore(_: object) -> None:
+    pass

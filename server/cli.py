@@ -13,6 +13,7 @@ import typer
 from actord.server.commands import call, check, doctor, init, openapi, serve, tail
 from actord.server.commands.alarms import alarms
 from actord.server.commands.outbox import outbox
+from actord.server.commands.reload import reload
 from actord.server.commands.token import token
 from actord.server.exits import StartError
 
@@ -31,6 +32,7 @@ app.command("call")(call.call)
 app.command("tail")(tail.tail)
 app.command("check")(check.check)
 app.command("openapi")(openapi.openapi)
+app.command("reload")(reload)
 app.command("doctor")(doctor.doctor)
 app.add_typer(alarms, name="alarms")
 app.add_typer(outbox, name="outbox")

@@ -81,16 +81,14 @@ class Connection(asyncio.Protocol):
         self.server = server
         self.plain = server.framer.plain
         self._http = server.settings.http
-        self._pipeline = self._http.pipeline
         self.table = server.router.table
-        self.call_deadline = self._http.call_deadline
-        self.timing = wire.TIMING if self._http.server_timing else 0
         # for the connection
         self.queue: deque[Exchange] = deque()
         self.access = server.access  # None: nobody is asked for a token
         self.simple = True  # nothing stands between an answer and the socket but its turn
         self.peer = ""  # the client's IP address; empty on a unix socket
         self.parser = RequestParser(server.heads, self._http, partial(uploads.begin, self))
+        self.settle()
         self.transport: asyncio.Transport | None = None
         self.deaf = False  # whatever else arrives is thrown away
         self.eof = False  # the client has stopped sending
@@ -108,6 +106,13 @@ class Connection(asyncio.Protocol):
         self._receiving = 0  # bytes of a body counted in server.receiving
         self._unsent = 0
         self._written = 0
+
+    def settle(self) -> None:
+        """Take what the settings say now."""
+        self._pipeline = self._http.pipeline
+        self.call_deadline = self._http.call_deadline
+        self.timing = wire.TIMING if self._http.server_timing else 0
+        self.parser.settle()
 
     # -- the transport's side
 

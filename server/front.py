@@ -38,12 +38,13 @@ class Front:
         self._monitors: list[int] = boot.get("monitors", [])
         self._version: str = boot["version"]
         index: int = boot["index"]
-        logs.configure(self._settings.log.level, self._settings.log.format, process=f"front-{index}")
+        self._name = f"front-{index}"
+        logs.configure(self._settings.log.level, self._settings.log.format, process=self._name)
         runtime_dir = Path(boot["runtime_dir"])
         self._router = Router(
             [Worker(link["path"], tuple(link["shards"])) for link in boot["links"]],
             boot["shards"],
-            caller=f"front-{index}",
+            caller=self._name,
             begun_path=lambda worker: str(runtime_dir / f"begun-front{index}-worker{worker}"),
             on_change=self._report_ready,
         )
@@ -93,6 +94,8 @@ class Front:
             self._wishes.pop(message["id"])(message["granted"])
         elif "access" in message:
             self._server.ask_for_tokens(message["access"])
+        elif "hold" in message:
+            self._router.hold(message["hold"])
         elif "drain" in message:
             if self._drain is None:
                 self._drain = asyncio.create_task(self._drained(message["drain"]))
@@ -100,15 +103,22 @@ class Front:
                 self._stop.set()
 
     def _answer(self, request: Message) -> Message:
-        if request.get("do") != "metrics":
-            return {"error": BadRequest(f"A front can't do {request.get('do')!r}.").to_problem()}
-        return {"value": list(figures(self._server))}
+        if request.get("do") == "metrics":
+            return {"value": list(figures(self._server))}
+        if request.get("do") == "settings":
+            self._take(msgspec.convert(request["settings"], Settings))
+            return {"value": None}
+        return {"error": BadRequest(f"A front can't do {request.get('do')!r}.").to_problem()}
 
     def _scrape(self, accept: str, told: Callable[[Message | None], None]) -> None:
         """Have the supervisor write the metrics of the whole server."""
         self._wished += 1
         self._wishes[self._wished] = told
         self._control.send({"wish": {"accept": accept}, "id": self._wished})
+
+    def _take(self, settings: Settings) -> None:
+        logs.configure(settings.log.level, settings.log.format, process=self._name)
+        self._server.take(settings)
 
     async def _drained(self, seconds: float) -> None:
         self._server.start_draining()

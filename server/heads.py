@@ -132,6 +132,11 @@ class HeadReader:
         # by version, then by the bytes of the block
         self.known: dict[bytes, dict[bytes, Head]] = {HTTP11: {}, HTTP10: {}}
 
+    def forget(self) -> None:
+        """The limits have changed: what was accepted is read again."""
+        for known in self.known.values():
+            known.clear()
+
     def ask(self, access: Access) -> None:
         """Heads have grants from now on, those of the tokens as they are now: what was remembered is read anew."""
         self._access = access

@@ -72,13 +72,17 @@ class RequestParser:
         self._body_left = 0
         self._chunks: ChunkedBody | None = None
         self._continued = False
-        self._head_bytes = limits.head_bytes
-        self._line_bytes = limits.line_bytes
+        self.settle()
         self.has_rest = False  # bytes beyond the last request are there already
         self.broken = False
         self._on_body = on_body  # told of a body that did not come with its head, before anything of it is taken
         self._sink: Callable[[bytes, bool], None] | None = None  # who takes this body as it comes
         self._handed = 0  # bytes that the sink has got
+
+    def settle(self) -> None:
+        """Take what the limits are now."""
+        self._head_bytes = self._limits.head_bytes
+        self._line_bytes = self._limits.line_bytes
 
     def stream(self, sink: Callable[[bytes, bool], None], limit: int) -> None:
         """Give the body that begins to ``sink`` in parts, the last one with True; it may have ``limit`` bytes."""

@@ -70,6 +70,18 @@ class HttpServer:
                 server = await self.loop.create_server(lambda: kind(self), sock=sock, backlog=BACKLOG)
             self._servers.append(server)
 
+    def take(self, settings: Settings) -> None:
+        """Other settings, for connections and sockets that are open as well: they all hold the same structs."""
+        for section in (name for name in settings.__struct_fields__ if name != "app"):
+            ours, theirs = getattr(self.settings, section), getattr(settings, section)
+            for field in theirs.__struct_fields__:
+                setattr(ours, field, getattr(theirs, field))
+        self.heads.forget()
+        self.hub.settle()
+        for connection in self.connections:
+            if isinstance(connection, Connection):
+                connection.settle()
+
     def admit(self, connection: Connection) -> bool:
         """Count a new connection; False when it is one too many."""
         http = self.settings.http

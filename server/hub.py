@@ -28,12 +28,7 @@ class SocketHub:
         settings = server.settings
         self.settings = settings.sockets
         self._server = server
-        self._call_deadline = settings.http.call_deadline
-        self._handshakes = Handshakes(
-            message_bytes=settings.sockets.message_bytes,
-            compression=settings.sockets.compression,
-            origins=settings.http.origins,
-        )
+        self.settle()
         self._relays: dict[Link, Relay] = {link: Relay(link) for link in server.router.links}
         self._prefix = secrets.token_hex(6)
         self._opened = 0
@@ -41,6 +36,16 @@ class SocketHub:
         self.queued = 0  # bytes of messages that wait for their actors
         self.unsent = 0  # bytes that wait for slow clients
         self.received = self.sent = 0  # bytes of all sockets so far
+
+    def settle(self) -> None:
+        """Take what the settings say now, for the sockets that are opened from now on."""
+        settings = self._server.settings
+        self._call_deadline = settings.http.call_deadline
+        self._handshakes = Handshakes(
+            message_bytes=settings.sockets.message_bytes,
+            compression=settings.sockets.compression,
+            origins=settings.http.origins,
+        )
 
     # -- openings
 

@@ -234,6 +234,9 @@ class Relay:
         for start in range(0, len(held), HELD_AT_ONCE):
             self.link.send((WS_HELD, held[start : start + HELD_AT_ONCE]))
         self.link.send((WS_HELD, []))  # that was all: the worker waits for it
+        self.go_on()
+
+    def go_on(self) -> None:
         for room in {id(socket.room): socket.room for socket in self._sockets.values() if socket.pending}.values():
             self._pump(room)
 

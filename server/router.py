@@ -49,6 +49,11 @@ class Router:
         for link in self.links:
             link.close()
 
+    def hold(self, held: bool) -> None:
+        """Let no call and no event begin, or go on."""
+        for link in self.links:
+            link.hold(held)
+
     def expire(self) -> None:
         """Once a second: finish the calls that nobody should wait for any longer."""
         for link in self.links:
@@ -56,8 +61,8 @@ class Router:
 
     @property
     def ready(self) -> bool:
-        """All workers answer now."""
-        return all(link.ready for link in self.links)
+        """All workers answer now, or are about to: calls for one that is being replaced wait for its successor."""
+        return all(link.ready or link.moving for link in self.links)
 
     @property
     def started(self) -> bool:

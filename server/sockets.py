@@ -11,7 +11,9 @@ from __future__ import annotations
 import contextlib
 import errno
 import ipaddress
+import logging
 import os
+import resource
 import shutil
 import socket
 import stat
@@ -21,7 +23,10 @@ from pathlib import Path
 
 from actord.server.exits import CONFIG, TEMPORARY, StartError
 
+log = logging.getLogger("actord.supervisor")
+
 BACKLOG = 4096
+SPARE_DESCRIPTORS = 1_024
 UNIX_PATH_BYTES = 107
 
 
@@ -191,3 +196,20 @@ def _refuse_taken(path: Path) -> None:
             if error.errno == errno.ENOENT:
                 return
     raise StartError(f"Another server answers on {path}. Stop it, or choose another path with --uds.", TEMPORARY)
+
+
+def raise_descriptor_limit(connections: int) -> None:
+    """Room for the connections that the settings allow, within what the system allows this user."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    need = connections + SPARE_DESCRIPTORS
+    if soft == resource.RLIM_INFINITY or soft >= need:
+        return
+    if hard != resource.RLIM_INFINITY and hard < need:
+        log.warning(
+            "http.connections is %d, but the system allows %d open files (ulimit -n): more connections than that fail",
+            connections,
+            hard,
+        )
+        need = hard
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (need, hard))

@@ -11,6 +11,7 @@ Promises:
    or the drain limit, kills what is left.
 5. No child outlives it, whatever ends it: the kernel kills them with their parent, and they end when their control
    line closes.
+6. HUP reloads the program and the configuration (``server/rollout.py``).
 
 Children are started with the interpreter (``sys.executable -m``), never by a bare fork: an SQLite connection must not
 cross one. The first line on a child's control line is its ``boot`` message; see ``shards/control.py``.
@@ -34,12 +35,15 @@ from typing import Any
 
 import actord
 import msgspec
+from actord import logs
 from actord.errors import DataDirError, DataDirLocked, InvariantViolated
 from actord.server import admin, guard, sockets, system
 from actord.server.announce import announce, report
-from actord.server.children import Child, Failure, Next
+from actord.server.children import Child, Next
 from actord.server.exits import CONFIG, FAILED, OK, TEMPORARY, StartError
 from actord.server.metrics import ServerMetrics
+from actord.server.process import Failure
+from actord.server.rollout import Rollout
 from actord.settings import Settings
 from actord.shards.blackbox import BlackBox
 from actord.shards.control import ControlChannel, Message
@@ -51,7 +55,6 @@ PING_SECONDS = 1.0
 FAILED_START_DRAIN_SECONDS = 5.0
 FRONTS_SHARE = 0.8  # of the drain limit: workers have to commit behind a front that used all of its time
 BURY_SECONDS = 2.0  # SIGKILL works at once, unless a disk hangs
-SPARE_DESCRIPTORS = 1_024
 
 # -P: the folder that the server was started in must not shadow modules.
 FRONT = (sys.executable, "-P", "-m", "actord.server.front")
@@ -93,6 +96,7 @@ class Supervisor:
         self,
         settings: Settings,
         *,
+        resolve: Callable[[], Settings] | None = None,
         companion: Callable[[Supervisor], Awaitable[None]] | None = None,
         front: Sequence[str] = FRONT,
         worker: Sequence[str] = WORKER,
@@ -105,6 +109,7 @@ class Supervisor:
         self.metrics: ServerMetrics
         self.workers: list[Child] = []
         self.fronts: list[Child] = []
+        self.rollout = Rollout(self, resolve or (lambda: settings))
         self._companion = companion
         self._argv = {"front": front, "worker": worker}
         self._cleanup = contextlib.ExitStack()
@@ -129,7 +134,7 @@ class Supervisor:
             self._open()
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, self._on_signal, number)
-            loop.add_signal_handler(signal.SIGHUP, self.reload_access)
+            loop.add_signal_handler(signal.SIGHUP, self._on_hangup, os.isatty(2))
             for child in (*self.workers, *self.fronts):
                 child.start()
             await self._admin.start()
@@ -142,6 +147,7 @@ class Supervisor:
                 for task in tasks:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
+                await self.rollout.close()
                 await self._bury()
         return self.exit
 
@@ -149,7 +155,7 @@ class Supervisor:
 
     def _open(self) -> None:
         server = self.settings.server
-        _raise_descriptor_limit(self.settings.http.connections)
+        sockets.raise_descriptor_limit(self.settings.http.connections)
         cores = sorted(os.sched_getaffinity(0))
         wanted = server.workers or len(cores)
         try:
@@ -264,7 +270,8 @@ class Supervisor:
         self._cleanup.callback(admin.remove, path)
         self._cleanup.enter_context(sock)
         own = {"metrics": self.metrics.exposition, "top": self.metrics.top}
-        return admin.AdminServer(sock, self.workers, self.data_dir.shards, own)
+        tasks = {"reload": self.rollout.on_request}
+        return admin.AdminServer(sock, self.workers, self.data_dir.shards, own, tasks)
 
     def _child(self, role: str, index: int, boot: Message, fds: list[int], black_box: BlackBox | None = None) -> Child:
         server = self.settings.server
@@ -314,6 +321,9 @@ class Supervisor:
         log.error("%s; it is started again", failure.message, extra={"child": child.name})
         return Next.AGAIN
 
+    def child_crowded(self, child: Child) -> None:
+        self.rollout.crowded()
+
     def child_ended(self, child: Child) -> None:
         self._gone.add(child)
         self._news.set()
@@ -342,6 +352,13 @@ class Supervisor:
             self._stop(limit)
         else:
             self._kill(f"{number.name} again: ending now")
+
+    def _on_hangup(self, terminal: bool) -> None:
+        if terminal and not os.isatty(2):  # it was closed: nobody is there who could end us
+            self._on_signal(signal.SIGHUP)
+        elif self.state is State.SERVING:
+            self.reload_access()
+            self.rollout.on_signal()
 
     def _stop(self, limit: float) -> None:
         if self.state not in (State.STARTING, State.SERVING):
@@ -422,9 +439,24 @@ class Supervisor:
                 self._news.clear()
                 await self._news.wait()
 
+    @property
+    def serving(self) -> bool:
+        return self.state is State.SERVING
+
+    def take(self, settings: Settings) -> None:
+        """Go on with other settings, of which those that need a restart are the same."""
+        self.settings = settings
+        logs.configure(settings.log.level, settings.log.format, process="supervisor")
+        sockets.raise_descriptor_limit(settings.http.connections)
+        for child in (*self.workers, *self.fronts):
+            child.limits(stuck_after=settings.server.stuck_after, delay_max=settings.server.restart_delay_max)
+            if child in self.fronts and child.pid is not None:
+                with contextlib.suppress(OSError):
+                    resource.prlimit(child.pid, resource.RLIMIT_NOFILE, resource.getrlimit(resource.RLIMIT_NOFILE))
+
     async def _tick(self) -> None:
-        interval = min(PING_SECONDS, self.settings.server.stuck_after / 4)
         while True:
+            interval = min(PING_SECONDS, self.settings.server.stuck_after / 4)
             await asyncio.sleep(interval)
             for child in (*self.workers, *self.fronts):
                 child.tick(interval)
@@ -442,23 +474,6 @@ class Supervisor:
             self.state = TRANSITIONS[self.state, event]
         except KeyError:
             raise InvariantViolated(f"the supervisor: {event.name} can't happen when {self.state.name}") from None
-
-
-def _raise_descriptor_limit(connections: int) -> None:
-    """Room for the connections that the settings allow, within what the system allows this user."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    need = connections + SPARE_DESCRIPTORS
-    if soft == resource.RLIM_INFINITY or soft >= need:
-        return
-    if hard != resource.RLIM_INFINITY and hard < need:
-        log.warning(
-            "http.connections is %d, but the system allows %d open files (ulimit -n): more connections than that fail",
-            connections,
-            hard,
-        )
-        need = hard
-    with contextlib.suppress(OSError, ValueError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (need, hard))
 
 
 def run(settings: Settings, **options: Any) -> int:

@@ -378,7 +378,7 @@ class WebSocket(Opening):
         if self._state == OPEN:
             if self._paused:
                 self._since = now  # what the client has to say waits here
-                if now - self._paused >= limits.queue_wait:
+                if now - self._paused >= limits.queue_wait and not self.relay.link.moving:
                     self._spent = True
                     self._read_again()
             elif self._pinged:

@@ -17,7 +17,6 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
-from actord.errors import ActorUnavailable
 from actord.http import Request, check_status
 from actord.shards.asgi_messages import ClientGone, body_of, response_head
 from actord.shards.door import more_time, problem_of
@@ -71,11 +70,11 @@ class AsgiDoor:
         self._start(self._serve(cycle, request, scope, deadline))
 
     def open_socket(self, events: SocketEvents, sid: int, seq: int, request: Request, deadline: int) -> Party | None:
-        """An upgrade: the application decides about it, and serves the socket. None: it was refused."""
+        """An upgrade: the application decides about it, and serves the socket. None: not here."""
         from actord.shards.asgi_socket import EXTENSIONS, AsgiSocket  # which needs this package's sockets
 
         if self._draining:
-            events.refuse(sid, seq, ActorUnavailable("The worker is being replaced.", retry_after=1))
+            events.map[sid] = seq - 1  # it has not begun: the front asks this worker's successor
             return None
         offered = offered_subprotocols(request)
         socket = AsgiSocket(events, sid, seq, offered)

@@ -1,8 +1,10 @@
 """The line between the supervisor and each of its children: JSON lines over a socket pair, and a child's first steps.
 
-Supervisor to child: ``boot`` (the first line), ``ping``, ``drain``, ``admin`` with an ``id``. Child to supervisor:
-``ready``, ``pong``, ``fatal``, ``answer`` with that ``id``. A front may ask the supervisor in the same way: ``wish``
-with an ``id``, answered by ``granted`` with that ``id``.
+Supervisor to child: ``boot`` (the first line), ``ping``, ``drain``, ``admin`` with an ``id``; to a worker ``leave``
+(make room for a successor, and wait) and ``serve`` (its time has come); to a front ``hold`` (true: all calls wait).
+Child to supervisor: ``ready``, ``pong``, ``fatal``, ``answer`` with that ``id``; a worker also ``standby`` (it has
+loaded the program), ``left`` (the shards are free) and ``crowded`` (calls of other workers keep it from leaving).
+A front may ask the supervisor in the same way: ``wish`` with an ``id``, answered by ``granted`` with that ``id``.
 A child ends at once when the line closes, and the kernel kills it when its parent dies: no orphan keeps a lock.
 """
 

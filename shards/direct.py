@@ -171,6 +171,9 @@ class DirectConnection(Connection):
         self._draining = True
         super().say_draining()
 
+    def stop(self) -> None:
+        """It was told already, and what it sends all the same is not for this worker."""
+
     def connection_lost(self, exc: Exception | None) -> None:
         door = self._door
         door.links.discard(self)

@@ -67,6 +67,7 @@ class Dispatcher:
         self.front_door: Door | MountedDoors | None = None
         self.body_bytes = Http().body_bytes  # what a front door may take at once of a body that follows
         self.connections: set[Connection] = set()
+        self.leaving = False  # a successor takes over: no link is greeted any more
         self.awaited: set[str] | None = None  # fronts that have not told of their sockets yet
         self._document: bytes | None = None  # OpenAPI, once it was asked for
         self.key_rules = Rules(int(settings.idempotency_ttl * 1000), settings.idempotency_keys)

@@ -4,6 +4,7 @@
    one HEAD and DATA up to a last one (shards/outflow.py).
 2. A frame that makes no sense closes the link: nothing after it is taken.
 3. When the caller goes away, its calls that have not begun are not made.
+4. A worker that leaves takes no frame after ``stop``; the caller has ``stopped`` when it will write none either.
 """
 
 from __future__ import annotations
@@ -32,9 +33,11 @@ from actord.shards.wire import (
     GRANT,
     GRANT_BODY,
     HELLO,
+    LEAVING,
     PROBE,
     READY,
     REPLY,
+    STOPPED,
     VERSION,
     WS_CLOSED,
     WS_DOOR,
@@ -88,6 +91,8 @@ class Connection(asyncio.Protocol, Sink):
         self._flush_due = False
         self.caller = ""
         self._parked: list[Frame] = []  # while fronts are awaited
+        self.closed = asyncio.Event()
+        self.stopped: asyncio.Event | None = None  # this worker leaves; set: and the caller has said its last word
         self._room: asyncio.Event | None = None  # set when ``_HIGH_BYTES`` don't wait any more
 
     # -- replies
@@ -159,6 +164,9 @@ class Connection(asyncio.Protocol, Sink):
             frames = self._reader.feed(data)
             if self.begun is None and frames:
                 self._greet(frames.pop(0))
+            if self.stopped is not None:
+                self._hear(frames)
+                return
             if self._parked or self._dispatcher.awaited:
                 frames = self._gather(frames)
             self._take(frames)
@@ -188,6 +196,8 @@ class Connection(asyncio.Protocol, Sink):
 
     def _greet(self, frame: Frame) -> None:
         kind, version, caller, path = frame
+        if self._dispatcher.leaving:
+            raise WireError(f"{caller!r} came when the worker was about to leave")
         self.caller = caller
         if kind != HELLO or version != VERSION:
             raise WireError(f"{caller!r} speaks version {version} of the wire format; this worker speaks {VERSION}")
@@ -277,7 +287,31 @@ class Connection(asyncio.Protocol, Sink):
         if self._transport is not None:
             self._transport.write(pack_batch([(DRAINING,)]))
 
+    def stop(self) -> None:
+        """Take nothing more. What comes now has not begun, and its caller sends it to the successor."""
+        self.stopped = asyncio.Event()
+        self._parked.clear()
+        if self._transport is not None:
+            self._transport.write(pack_batch([(LEAVING,)]))
+
+    def _hear(self, frames: list[Frame]) -> None:
+        assert self.stopped is not None
+        if any(frame[0] == STOPPED for frame in frames):
+            self.stopped.set()
+
+    def close(self) -> None:
+        """End the link once everything has been written."""
+        if self._transport is not None:
+            self._transport.close()
+
+    @property
+    def from_worker(self) -> bool:
+        return self.caller.startswith("worker")
+
     def connection_lost(self, exc: Exception | None) -> None:
+        if self.stopped is not None:
+            self.stopped.set()
+        self.closed.set()
         self._transport = None
         self.resume_writing()
         self._dispatcher.connections.discard(self)

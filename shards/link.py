@@ -14,6 +14,8 @@ Promises:
    no deadline. ``on_lost`` in the middle of it: the worker has gone.
 5. A call that is not begun by its deadline is lost with ``begun=False``: certain, because a worker marks a call
    before it looks at the clock, and never begins one that is late.
+6. A worker that makes room for its successor says so: what is submitted from then on waits for that one. Nothing is
+   written on a connection that is about to be closed, so that every reply which the worker has sent is read.
 """
 
 from __future__ import annotations
@@ -38,9 +40,11 @@ from actord.shards.wire import (
     GRANT_BODY,
     HEAD,
     HELLO,
+    LEAVING,
     MORE,
     READY,
     REPLY,
+    STOPPED,
     VERSION,
     BatchReader,
     Frame,
@@ -52,6 +56,8 @@ from actord.shards.wire import (
 BEGUN_GRACE_MS = 5_000
 RECONNECT_SECONDS = 0.02
 SENT_AGAIN = 5
+# How long a successor that was announced counts as there.
+MOVING_SECONDS = 60.0
 
 
 class Waiter:
@@ -90,6 +96,10 @@ class Relay(Protocol):
         """The worker has greeted: ``Link.send`` works."""
         ...
 
+    def go_on(self) -> None:
+        """The link is ready again, on the same connection."""
+        ...
+
     def on_down(self, garbled: bool) -> None:
         """The worker has gone, or (``garbled``) speaks nonsense while it may still run."""
         ...
@@ -126,9 +136,13 @@ class Link(asyncio.Protocol):
         self.relay: Relay | None = None
         self.resent = 0  # calls sent a second time, to a successor
         self._reconnect: asyncio.Task[None] | None = None
+        self._kept: list[Frame] | None = None  # what was submitted while the owner held everything back
+        self._moving = -MOVING_SECONDS  # since when a successor is awaited
         # for a connection
         self.ready = False  # calls may be sent
         self._up = False  # the worker has greeted on this connection
+        self._leaving = False  # the worker has said so
+        self._mute = False  # the worker is about to close it: nothing is written any more
         self.facts: dict[str, Any] = {}
         self._transport: asyncio.Transport | None = None
         self._reader = BatchReader()
@@ -181,11 +195,30 @@ class Link(asyncio.Protocol):
             if not out:
                 self._loop.call_soon(self._flush)
             out.append(frame)
+        elif self._kept is not None:
+            self._kept.append(frame)
         return id_
+
+    def hold(self, held: bool) -> None:
+        """Let nothing begin until it is called again: what is submitted is kept. Answers come all the same."""
+        if held:
+            self.ready = False
+            if self._kept is None:
+                self._kept = []
+            return
+        kept, self._kept = self._kept or [], None
+        if not self._up or self._leaving or self.ready:
+            return  # it goes with all others once the successor has greeted, or it has
+        self.ready = True
+        waiting = self._waiting
+        if self.relay is not None:
+            self.relay.go_on()
+        self._out += [frame for frame in kept if frame[1] in waiting and waiting[frame[1]].frame is frame]
+        self._flush()
 
     def say(self, frame: Frame) -> None:
         """Send a frame that has no reply, after the calls before it. Lost when the worker dies with it."""
-        if not self._up:
+        if not self._up or self._mute:
             if len(self._later) < LINK_CALLS:
                 self._later.append(frame)
             return
@@ -200,6 +233,11 @@ class Link(asyncio.Protocol):
         self._out.append(frame)
 
     @property
+    def moving(self) -> bool:
+        """The worker has said that a successor takes its place, which has not greeted yet."""
+        return monotonic() - self._moving < MOVING_SECONDS
+
+    @property
     def begun_map(self) -> mmap.mmap:
         return self._begun
 
@@ -210,8 +248,12 @@ class Link(asyncio.Protocol):
             self._bytes -= len(waiter.frame[-1])
         elif self._streams.pop(id_, None) is None:
             return
-        if self._up:
+        if self._kept and waiter is not None and any(frame is waiter.frame for frame in self._kept):
+            self._release(id_)
+        elif self._up:
             self._abandoned.add(id_)
+            if self._mute:
+                return
             if not self._out:
                 self._loop.call_soon(self._flush)
             self._out.append((CANCEL, id_))
@@ -220,14 +262,14 @@ class Link(asyncio.Protocol):
 
     def grant(self, id_: int, size: int) -> None:
         """So many bytes of a stream were taken (each piece counts as its own and STREAM_FRAME_BYTES)."""
-        if id_ in self._streams and self._up:
+        if id_ in self._streams and self._up and not self._mute:
             if not self._out:
                 self._loop.call_soon(self._flush)
             self._out.append((GRANT, id_, size))
 
     def send_body(self, id_: int, data: bytes, last: bool) -> None:
         """A part of a request's body, within what ``on_room`` has granted."""
-        if self._up and (id_ in self._waiting or id_ in self._streams):
+        if self._up and not self._mute and (id_ in self._waiting or id_ in self._streams):
             if not self._out:
                 self._loop.call_soon(self._flush)
             self._out.append((BODY, id_, data, last))
@@ -263,7 +305,7 @@ class Link(asyncio.Protocol):
         self._transport = transport = cast(asyncio.Transport, transport)
         transport.set_write_buffer_limits(high=1 << 30)  # bounded by LINK_BYTES instead
         self._reader = BatchReader()
-        self._garbled = False
+        self._garbled = self._leaving = self._mute = False
         transport.write(pack_batch([(HELLO, VERSION, self._caller, self._begun_path)]))
 
     def data_received(self, data: bytes) -> None:
@@ -331,6 +373,8 @@ class Link(asyncio.Protocol):
         if frame[0] == READY and len(frame) == 3 and frame[1] == VERSION:
             self.facts = frame[2]
             self.ready = self._up = True
+            self._moving = -MOVING_SECONDS
+            self._kept = None
             self._out = []
             if self.relay is not None:
                 self.relay.on_up()
@@ -348,6 +392,15 @@ class Link(asyncio.Protocol):
                 waiter.on_room(frame[2])
         elif frame[0] == DRAINING:
             self.ready = False  # what comes now waits for the successor
+            self._leaving = True
+            self._moving = monotonic()
+        elif frame[0] == LEAVING:
+            self.ready = False
+            self._leaving = True
+            self._moving = monotonic()
+            self._out.append((STOPPED,))
+            self._flush()
+            self._mute = True
         elif self.relay is not None and self._up:
             try:
                 self.relay.on_frame(frame)

@@ -14,6 +14,7 @@ Caller to worker                                                  Worker to call
   BODY    id, data, last                                            GRANT_BODY  id, bytes
   PROBE   worker, token, born, via, path
   CYCLE   token, path                                               ELSEWHERE   id
+  STOPPED                                                           LEAVING
 
 A link of a client (shards/direct.py) has the ticket of the map in the place of the begun map's path, which READY tells.
 ELSEWHERE is for it alone: the call was not taken, and is for the front, or for another worker.
@@ -35,6 +36,10 @@ never None, and may hold ``content-length: N``. The worker may have sent STREAM_
 STREAM_FRAME_BYTES for each DATA that is not the last) more than the caller has granted; GRANT raises that.
 
 A DOOR with the flag BODY_FOLLOWS has its body in BODY frames, sent as GRANT_BODY allows, from nothing on.
+
+A worker that makes room for its successor says DRAINING to the fronts: what comes from now on should wait. LEAVING,
+which every caller is told, says that nothing more is taken: the caller sends what it has, STOPPED behind it, and no
+frame after that on this connection, which the worker then closes. What it did not take has not begun.
 
 Sockets (server/relay.py, shards/sockets.py) are numbered by the front for each link: ``sid``.
   WS_OPEN     sid, seq, uid, type, name, request, deadline          WS_ACCEPT     sid, subprotocol or None, head
@@ -66,6 +71,7 @@ VERSION = 2
 HELLO, CALL, FETCH, DOOR, CANCEL, CALLX, PROBE, CYCLE, BODY, GRANT = 1, 2, 3, 4, 5, 6, 7, 8, 9, 10
 READY, REPLY, DRAINING, HEAD, DATA, GRANT_BODY = 16, 17, 18, 19, 20, 21
 ELSEWHERE = 56
+STOPPED, LEAVING = 48, 49
 
 # states of DATA
 MORE, END, BROKEN = 0, 1, 2

@@ -1,4 +1,5 @@
-"""The worker process: ``python -m actord.shards.worker FD``. It opens its shards, then serves until it is drained.
+"""The worker process: ``python -m actord.shards.worker FD``. It opens its shards, then serves until it is drained;
+or it waits as a standby for the shards of the worker that it is to replace.
 
 This is where the parts of a worker are put together; nothing else imports the store that it opens.
 """
@@ -6,30 +7,31 @@ This is where the parts of a worker are put together; nothing else imports the s
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import os
 import signal
 import socket
 import sys
 import traceback
+from collections.abc import Callable
 from time import monotonic
 from types import FrameType
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
+import actord
 import msgspec
 import psutil
 import uvloop
 from actord import logs
 from actord.context import Env, set_env
-from actord.errors import ActordError, StoreBroken, StoreCorrupt
+from actord.errors import ActorUnavailable, StoreCorrupt
 from actord.settings import Settings
 from actord.shards.admin import Admin
 from actord.shards.alarm_admin import AlarmAdmin
 from actord.shards.alarms import AlarmScheduler
 from actord.shards.asgi import AsgiDoor
 from actord.shards.blackbox import open_box
-from actord.shards.control import ControlChannel, Message, boot_child
+from actord.shards.control import Message, boot_child
 from actord.shards.direct import DirectDoor
 from actord.shards.dispatch import Dispatcher
 from actord.shards.door import FrontDoor
@@ -38,6 +40,7 @@ from actord.shards.eviction import SWEEP_SECONDS, Evictor
 from actord.shards.gate import OutputGate
 from actord.shards.idempotency import Sweeper
 from actord.shards.intake import Connection
+from actord.shards.leaving import Departure, close_stores
 from actord.shards.link import Link
 from actord.shards.meter import Meter
 from actord.shards.metrics import WorkerMetrics
@@ -45,8 +48,10 @@ from actord.shards.mounts import Door, MountedDoors
 from actord.shards.outbound import Outbound
 from actord.shards.outbox import Outbox
 from actord.shards.outbox_admin import OutboxAdmin
+from actord.shards.process import EXIT_CONFIG, LAST_WORDS_SECONDS, PARKED, Process
 from actord.shards.registry import FrontDoor as Handler
 from actord.shards.registry import Program, ProgramError, load_program
+from actord.shards.reload_admin import ReloadAdmin
 from actord.shards.shard import Shard
 from actord.shards.slots import SLOTS, shard_of_slot, slot_of, slot_range
 from actord.shards.sql_database import small_connections
@@ -61,16 +66,10 @@ from actord.storage.sqlite import SqliteStore
 
 log = logging.getLogger("actord.worker")
 
-EXIT_CONFIG = 78
-EXIT_UNAVAILABLE = 69
 EXIT_SOFTWARE = 70
 EXIT_BROKEN = 74  # EX_IOERR: the store failed, the supervisor starts a successor
 # How soon a waiting thread gets the interpreter: with the default of 5 ms the loop would wait for the flush thread.
 SWITCH_INTERVAL = 0.0001
-# Time for the last words of a broken worker to reach the sockets.
-LAST_WORDS_SECONDS = 0.1
-_DRAIN_POLL_SECONDS = 0.01
-_SHUTDOWN_SECONDS = 1.0  # what an application has at least for its shutdown; at most ten times as much
 
 
 class Worker:
@@ -147,7 +146,12 @@ class Worker:
             stores=lambda: {number: figures(store) for number, store in stores.items()},
             links=self._links.values,
         )
-        self.admin = Admin(alarm_admin.handlers() | OutboxAdmin(self.outbox).handlers() | self.metrics.handlers())
+        self.admin = Admin(
+            alarm_admin.handlers()
+            | OutboxAdmin(self.outbox).handlers()
+            | self.metrics.handlers()
+            | ReloadAdmin(self.shards.values(), count).handlers()
+        )
         self._replies = Sweeper(self.shards.values(), dispatcher.key_rules)
         dispatcher.waits = self._waits = WaitGraph(
             boot["index"],
@@ -159,7 +163,10 @@ class Worker:
         self._owner_of_shard = {shard: owner for owner, link in enumerate(boot["links"]) for shard in link["shards"]}
         self._event_sweeper = EventSweeper(dispatcher, runner, self.shards.values())
         self._servers: list[asyncio.Server] = []
-        self._draining = False
+        self._leaving: asyncio.Task[None] | None = None
+        self._park = False
+        self._sweeping: asyncio.TimerHandle | None = None
+        self.on_crowded: Callable[[], None] = lambda: None
         self.done: asyncio.Future[int] = loop.create_future()
 
     def _open_doors(self, program: Program, env: Environment) -> Door | MountedDoors | None:
@@ -189,11 +196,11 @@ class Worker:
         """Let calls in."""
         self.outbox.start()
         self.dispatcher.await_fronts(f"front-{index}" for index in range(self.settings.server.fronts))
-        sock = socket.socket(fileno=self._boot["listen"])
+        sock = socket.socket(fileno=os.dup(self._boot["listen"]))
         self._servers.append(await self._loop.create_unix_server(lambda: Connection(self.dispatcher), sock=sock))
         if "direct" in self._boot:
             await self._open_direct(self._boot)
-        self._loop.call_later(SWEEP_SECONDS, self._sweep)
+        self._sweeping = self._loop.call_later(SWEEP_SECONDS, self._sweep)
         self.alarms.start()
         self.metrics.lag.start()
         if isinstance(self._door, AsgiDoor | MountedDoors):
@@ -208,7 +215,7 @@ class Worker:
             epoch=boot["epoch"],
             ticket=boot["ticket"],
         )
-        sock = socket.socket(fileno=boot["direct"])
+        sock = socket.socket(fileno=os.dup(boot["direct"]))
         self._servers.append(await self._loop.create_unix_server(door, sock=sock))
 
     def _sweep(self) -> None:
@@ -221,60 +228,52 @@ class Worker:
         self._event_sweeper.sweep()
         if self._meter.tick(self._runner.deepest):
             self._runner.deepest = 0
-        self._loop.call_later(SWEEP_SECONDS, self._sweep)
+        self._sweeping = self._loop.call_later(SWEEP_SECONDS, self._sweep)
 
     def _sweep_more(self) -> None:
-        if self._evictor.more():
+        if not self.done.done() and self._evictor.more():
             self._loop.call_later(0.001, self._sweep_more)
 
-    async def drain(self, limit: float) -> None:
-        """Finish what was begun and what waits, commit, stop cleanly; at the limit, or when told again, at once."""
-        if self._draining:
+    def leave(self, limit: float, *, park: bool) -> None:
+        """Finish what was begun and what waits, commit, let the stores go; at the limit at once.
+
+        ``park``: this process waits then, with its program, in case that its successor does not start. Told again
+        without it, it ends.
+        """
+        if self._leaving is None:
+            self._park = park
+            self._leaving = self._loop.create_task(self._leave(limit))
+        elif self._park:
+            self._park = park
+        elif not park:
             self._finish(0)
-            return
-        self._draining = True
+
+    async def _leave(self, limit: float) -> None:
         self.alarms.stop()
         self.outbox.stop()
         for server in self._servers:
             server.close()
-        for connection in list(self.dispatcher.connections):
-            connection.say_draining()
-        if isinstance(self._door, AsgiDoor | MountedDoors):
-            self._door.drain()
-        began = monotonic()
-        while not self._idle() and monotonic() < began + limit:
-            for connection in self.dispatcher.connections:
-                for stream in list(connection.streams.values()):
-                    stream.end_if_idle(monotonic(), began)
-            await asyncio.sleep(_DRAIN_POLL_SECONDS)
-        if isinstance(self._door, AsgiDoor | MountedDoors):
-            await self._door.shutdown(max(_SHUTDOWN_SECONDS, min(began + limit - monotonic(), 10 * _SHUTDOWN_SECONDS)))
-        self._runner.stop()
-        while not all(shard.committer.idle for shard in self.shards.values()):
-            for shard in self.shards.values():
-                shard.committer.kick()
-            await asyncio.sleep(_DRAIN_POLL_SECONDS)
-        if not self.done.done():
-            self.outbox.close()
-            self._flusher.close()
-            code = 0
-            for shard in self.shards.values():
-                try:
-                    shard.store.close()
-                except StoreBroken as error:  # no clean stop: the next start recovers
-                    log.critical("shard %d failed while it was closed: %s", shard.number, error)
-                    code = EXIT_BROKEN
-            self._finish(code)
+        quiet = await Departure(self.dispatcher, self._runner, self.shards, self.on_crowded).run(limit)
+        if self.done.done():
+            return
+        self.outbox.close()
+        self._flusher.close()
+        clean = close_stores(self.shards)
+        park = self._park and quiet and clean
+        if park:
+            self._retire()
+        self._finish(PARKED if park else 0 if clean else EXIT_BROKEN)
 
-    def _idle(self) -> bool:
-        door = self._door
-        return (
-            self._runner.waiting == 0
-            and self._runner.suspended == 0
-            and (door is None or door.open == 0)
-            and not any(connection.streams for connection in self.dispatcher.connections)
-            and all(shard.committer.idle for shard in self.shards.values())
-        )
+    def _retire(self) -> None:
+        """Let go of everything but the program, which a successor that does not start may need again."""
+        if self._sweeping is not None:
+            self._sweeping.cancel()
+        self.metrics.lag.stop()
+        for link in self._links.values():
+            link.close()
+        self.dispatcher.shard_of = [None] * SLOTS
+        for host in self.dispatcher.hosts.values():
+            host.activations.clear()
 
     def _on_bug(self, _bug: BaseException) -> None:
         """No turn would run any more, while pings were still answered: leave it to a successor."""
@@ -302,6 +301,8 @@ class Worker:
     def _link(self, owner: int) -> Link:
         link = self._links.get(owner)
         if link is None:
+            if self.done.done():
+                raise ActorUnavailable("The worker of this task was replaced.", retry_after=1)
             me, runtime_dir = self._boot["index"], self._boot["runtime_dir"]
             link = self._links[owner] = Link(
                 self._boot["links"][owner]["path"],
@@ -317,7 +318,7 @@ class Worker:
         """Keep what runs here where the supervisor can read it."""
         self._runner.box = open_box(black_box)
 
-    def explain(self, _signal: int, frame: FrameType | None) -> None:
+    def explain(self, signal: int, frame: FrameType | None) -> None:
         """SIGUSR1: say which turn holds this process, and where it stands."""
         call = self._runner.now_running
         where = "".join(traceback.format_stack(frame)) if frame is not None else ""
@@ -337,20 +338,23 @@ def main(argv: list[str]) -> int:
     logs.configure(settings.log.level, settings.log.format, process=f"worker-{boot['index']}")
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # the supervisor decides; a terminal's Ctrl-C reaches the whole group
-    if boot["cpu"] is not None:
-        os.sched_setaffinity(0, {boot["cpu"]})
     small_connections()
     sys.addaudithook(_refuse_forks)
     try:
+        _check_version(boot)
         program = load_program(settings.app)
-        stores, damaged = _open_stores(boot, settings)
     except ProgramError as error:
         return _fatal(control_socket, str(error), EXIT_CONFIG, error.__cause__)
-    except ActordError as error:
-        code = EXIT_UNAVAILABLE if isinstance(error, StoreBroken) else EXIT_CONFIG
-        return _fatal(control_socket, error.detail, code)
     sys.setswitchinterval(SWITCH_INTERVAL)
-    return uvloop.run(_serve(control_socket, boot, settings, program, stores, damaged))
+    return uvloop.run(_serve(control_socket, boot, settings, program))
+
+
+def _check_version(boot: Message) -> None:
+    if boot["version"] != actord.__version__:
+        raise ProgramError(
+            f"actord {actord.__version__} is installed now, but the server that runs is {boot['version']}: a reload "
+            "is for programs. Restart the server."
+        )
 
 
 def _refuse_forks(event: str, _arguments: tuple[Any, ...]) -> None:
@@ -382,54 +386,17 @@ def _open_stores(boot: Message, settings: Settings) -> tuple[dict[int, SqliteSto
     return stores, damaged
 
 
-async def _serve(
-    control_socket: socket.socket,
-    boot: Message,
-    settings: Settings,
-    program: Program,
-    stores: dict[int, SqliteStore],
-    damaged: list[int],
-) -> int:
-    worker = Worker(boot, settings, program, stores, damaged)
-    tasks: set[asyncio.Task[Any]] = set()
+async def _serve(control_socket: socket.socket, boot: Message, settings: Settings, program: Program) -> NoReturn:
+    def compose() -> Worker:
+        if boot["cpu"] is not None:  # not before: what a standby does would keep its predecessor from its core
+            os.sched_setaffinity(0, {boot["cpu"]})
+        stores, damaged = _open_stores(boot, settings)
+        worker = Worker(boot, settings, program, stores, damaged)
+        if "black_box" in boot:
+            worker.watch(boot["black_box"])
+        return worker
 
-    def on_message(message: Message) -> None:
-        if "ping" in message:
-            control.send({"pong": message["ping"]})
-        elif "drain" in message:
-            task = asyncio.get_running_loop().create_task(worker.drain(message["drain"]))
-            tasks.add(task)
-        elif "admin" in message:
-            task = asyncio.get_running_loop().create_task(answer(message))
-            tasks.add(task)
-            task.add_done_callback(tasks.discard)
-
-    async def answer(message: Message) -> None:
-        control.send({"answer": await worker.admin.answer(message["admin"]), "id": message["id"]})
-
-    control = ControlChannel(on_message, on_close=lambda: os._exit(0))
-    await control.attach(control_socket)
-    signal.signal(signal.SIGUSR1, worker.explain)
-    if "black_box" in boot:
-        worker.watch(boot["black_box"])
-    try:
-        await worker.start()
-    except ProgramError as error:
-        if error.__cause__ is not None:
-            log.error("%s", error, exc_info=error.__cause__)
-        control.send({"fatal": {"message": str(error), "exit": EXIT_CONFIG}})
-        await asyncio.sleep(LAST_WORDS_SECONDS)
-        logging.shutdown()
-        os._exit(EXIT_CONFIG)
-    # What was loaded lives for ever: keep it out of collections, and make full ones rare.
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 50, 1_000)
-    control.send({"ready": True, "pid": os.getpid(), "program": program.describe()})
-    code = await worker.done
-    log.info("worker stops", extra={"code": code})
-    logging.shutdown()
-    os._exit(code)  # user code may have left threads and tasks behind; everything of ours is closed
+    await Process(control_socket, compose, program.describe(), standby="standby" in boot).run()
 
 
 def _fatal(control_socket: socket.socket, message: str, code: int, cause: BaseException | None = None) -> int:

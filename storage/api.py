@@ -18,6 +18,7 @@ Nothing above this interface assumes a file: an engine on a database server leas
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import NamedTuple, Protocol
 
 
@@ -151,6 +152,10 @@ class Store(Protocol):
 
     def find_actor(self, slot: int, type_: str, name: str) -> int | None:
         """The id of an actor that has written before, else None."""
+        ...
+
+    def lost_types(self, slot: int, known: Collection[str]) -> list[str]:
+        """The types that are none of these, and of which an actor of this slot has a key, a page or an alarm."""
         ...
 
     def next_actor_id(self) -> int:

@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection
 from typing import Any
 from zlib import crc32
 
@@ -18,6 +19,16 @@ from actord.storage import schema
 
 _READ = "SELECT value, sum FROM kv WHERE actor = ? AND key = ?"
 _FIND = "SELECT id, sum FROM actor WHERE slot = ? AND type = ? AND name = ?"
+# By the index over slot, type and name: as many steps as there are types, not actors.
+_NEXT_TYPE = "SELECT min(type) FROM actor WHERE slot = ? AND type > ?"
+# A page's id is its actor's and its number; see ``storage.pages``.
+_HAS_DATA = """
+    SELECT 1 FROM actor AS a WHERE slot = ? AND type = ? AND (
+        EXISTS (SELECT 1 FROM kv WHERE actor = a.id)
+        OR EXISTS (SELECT 1 FROM page WHERE id > a.id << 21 AND id < (a.id + 1) << 21)
+        OR EXISTS (SELECT 1 FROM alarm WHERE actor = a.id)
+    ) LIMIT 1
+"""
 
 
 class SqliteReads:
@@ -48,6 +59,19 @@ class SqliteReads:
         if schema.actor_sum(id_, slot, type_, name) != sum_:
             raise StoreCorrupt(f"The entry of actor {id_} ({type_}/{name!r}) in {self.path} fails its checksum.")
         return int(id_)
+
+    def lost_types(self, slot: int, known: Collection[str]) -> list[str]:
+        found: list[str] = []
+        type_: Any = ""
+        if self._broken is not None:
+            raise self._refuse()
+        try:
+            while (type_ := self._cursor.execute(_NEXT_TYPE, (slot, type_)).fetchall()[0][0]) is not None:
+                if type_ not in known and self._cursor.execute(_HAS_DATA, (slot, type_)).fetchall():
+                    found.append(str(type_))
+        except (apsw.Error, UnicodeDecodeError) as error:
+            raise self._read_failed(error) from error
+        return found
 
     def read(self, actor: int, key: str) -> bytes | None:
         if self._broken is not None:

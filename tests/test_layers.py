@@ -26,6 +26,8 @@ ALLOWED = {
     "actord.server": {"actord.server", "actord.shards.wire", "actord.shards.slots", "actord.shards.link", "actord"},
     "actord.server.front": {"actord.shards.control"},
     "actord.server.children": {"actord.shards.control", "actord.shards.blackbox"},
+    "actord.server.process": {"actord.shards.control"},
+    "actord.server.rollout": {"actord.shards.control"},
     "actord.server.supervisor": {"actord.shards.control", "actord.shards.blackbox", "actord.storage.datadir"},
     "actord.server.admin": {"actord.shards.control"},
     "actord.server.commands.check": {"actord.shards.registry"},

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 from actord.server.config import SECTIONS, SHORT
+from actord.server.rollout import NEED_RESTART
 from actord.settings import Settings
 
 FILE = Path(__file__).parent.parent / "configs" / "default.toml"
@@ -36,6 +37,17 @@ def test_every_option_is_explained_right_above_it(section: str, key: str) -> Non
     comment = re.search(rf"((?:^# .*\n)+)^{key} = ", body[1], re.MULTILINE)
     assert comment is not None, f"{section}.{key} has no comment above it"
     assert len(comment[1].split()) > 4
+
+
+def test_the_options_that_a_reload_can_not_change_are_marked() -> None:
+    marked = re.findall(r"^# A change needs a restart\.\n(\w+) = ", FILE.read_text(), re.MULTILINE)
+    assert sorted(marked) == sorted(name.partition(".")[2] for name in NEED_RESTART)
+    assert {tuple(name.split(".")) for name in NEED_RESTART} <= set(OPTIONS)
+    page = (FILE.parent.parent / "docs" / "operations.md").read_text()
+    assert (
+        set(re.findall(r"`([a-z]+\.[a-z_]+)`", page.partition("These options need a restart")[2].partition("\n\n")[0]))
+        == NEED_RESTART
+    )
 
 
 def test_the_sections_of_files_are_those_of_the_settings() -> None:

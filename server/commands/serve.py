@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -85,10 +86,11 @@ def serve(
         actord serve shop --port 0 > address &
 
     The first signal lets running calls finish and commit, within
-    server.drain_limit; a second one ends the server at once.
+    server.drain_limit; a second one ends the server at once. SIGHUP loads
+    the program and its configuration anew, as `actord reload` does.
     """
     raise typer.Exit(
-        _run(_settings(app, config, host, port, uds, workers, data_dir, log_level, log_format), watch=False)
+        _run(lambda: _settings(app, config, host, port, uds, workers, data_dir, log_level, log_format), watch=False)
     )
 
 
@@ -115,7 +117,7 @@ def dev(
     load is reported, and tried again after the next change.
     """
     raise typer.Exit(
-        _run(_settings(app, config, host, port, uds, workers, data_dir, log_level, log_format), watch=True)
+        _run(lambda: _settings(app, config, host, port, uds, workers, data_dir, log_level, log_format), watch=True)
     )
 
 
@@ -142,12 +144,13 @@ def _settings(
     return resolve(app, config=None if config is None else str(config), flags=flags)
 
 
-def _run(settings: Settings, *, watch: bool) -> int:
+def _run(resolve: Callable[[], Settings], *, watch: bool) -> int:
     from actord.server import supervisor
 
+    settings = resolve()
     logs.configure(settings.log.level, settings.log.format, process="supervisor")
     if watch:
         from actord.server.reload import watch_program
 
-        return supervisor.run(settings, companion=watch_program, worker=supervisor.DEV_WORKER)
-    return supervisor.run(settings)
+        return supervisor.run(settings, resolve=resolve, companion=watch_program, worker=supervisor.DEV_WORKER)
+    return supervisor.run(settings, resolve=resolve)

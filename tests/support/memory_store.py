@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Collection
 
 from actord.errors import StoreBroken, StoreFull
 from actord.storage.api import Alarm, AlarmEntry, Batch, Event, ExpiredEvents, Message, MessageEntry, Reply
@@ -60,6 +61,18 @@ class MemoryStore:
         self._alive()
         self.reads += 1
         return self.actors.get((slot, type_, name))
+
+    def lost_types(self, slot: int, known: Collection[str]) -> list[str]:
+        self._alive()
+        return sorted(
+            {
+                type_
+                for (at, type_, _), actor in self.actors.items()
+                if at == slot
+                and type_ not in known
+                and (self.rows.get(actor) or self.pages.get(actor) or actor in self.alarms)
+            }
+        )
 
     def next_actor_id(self) -> int:
         self._last_id += 1

@@ -1,0 +1,183 @@
+"""A reload under load loses nothing; one that can't work changes nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from actord.server.exits import StartError
+
+from tests.support.deploys import SOURCE, Deployed, Guest, Load
+from tests.support.server import until
+
+RELOADS = 20 if os.environ.get("ACTORD_TEST_LONG") else 3
+
+
+@pytest.fixture
+def deployed(tmp_path: Path) -> Iterator[Deployed]:
+    made = Deployed(tmp_path)
+    yield made
+    made.close()
+
+
+def test_reloads_under_load_lose_no_call_close_no_socket_and_do_nothing_twice(deployed: Deployed) -> None:
+    asyncio.run(reloads_under_load(deployed))
+
+
+async def reloads_under_load(deployed: Deployed) -> None:
+    server = deployed.server
+    fronts = server.children("front")
+    guests = [Guest(server, room, f"{room}{number}") for room in ("a1", "b1", "b2") for number in range(2)]
+    load = Load(server.port)
+    server.result("Account", "alarmed", "ring", "rang", 0.5)
+    for number in range(2, RELOADS + 2):
+        calls, heard, workers = load.calls, [len(guest.heard) for guest in guests], deployed.workers()
+        deployed.version(number)
+        if number % 2:
+            since = server.mark()
+            server.signal(signal.SIGHUP)
+            await asyncio.to_thread(server.wait_log, "^reloaded$", since=since)
+        else:
+            done = await asyncio.to_thread(deployed.reload)
+            assert done["workers"] == 2
+        assert await asyncio.to_thread(deployed.versions) == {number}
+        assert not deployed.workers() & workers
+
+        def all_go_on(calls: int = calls, heard: list[int] = heard) -> bool:
+            return load.calls > calls + 50 and all(len(g.heard) > was for g, was in zip(guests, heard, strict=True))
+
+        await asyncio.to_thread(until, all_go_on, "clients and guests to go on")
+    await load.end()
+    for guest in guests:
+        guest.leave()
+    assert load.failed == []
+    for guest in guests:
+        guest.check()
+    load.audit(server)
+    until(lambda: server.result("Account", "alarmed", "marks") == {"rang": 1}, "the alarm")
+    assert server.children("front") == fronts, "clients' connections are theirs"
+    assert server.unexpected() == []
+    assert server.stop() == 0
+
+
+def refusal(deployed: Deployed) -> tuple[int, str]:
+    with pytest.raises(StartError) as caught:
+        deployed.reload()
+    return caught.value.exit, str(caught.value)
+
+
+def test_what_can_t_work_is_refused_and_the_old_program_goes_on(deployed: Deployed) -> None:
+    server = deployed.server
+    server.result("Account", "a", "add", "kept")
+    before = deployed.workers()
+
+    deployed.write("import nothing_of_this_name\n")
+    assert refusal(deployed) == (
+        78,
+        "The reload was refused: app.py can't be imported: No module named 'nothing_of_this_name'. Is it installed in "
+        f"{sys.prefix}? Nothing was changed.",
+    )
+    server.signal(signal.SIGHUP)
+    server.wait_log("The reload was refused: app.py can't be imported", count=2)
+
+    deployed.write(
+        SOURCE.replace("class Account", "class Konto").replace("ACCOUNT", "KONTO").replace("(Account", "(Konto")
+    )
+    assert refusal(deployed) == (
+        78,
+        "The reload was refused: The new program has no type Account, of which there is data. Bring it back; or, if it "
+        "is meant to be gone, restart the server with the new program. Nothing was changed.",
+    )
+
+    deployed.write("import os\n\nos._exit(7)\n")
+    code, words = refusal(deployed)
+    assert (code, words) == (
+        78,
+        "The reload was refused: the process that loads the new program ended with exit code 7. Nothing was changed.",
+    )
+
+    command = [sys.executable, "-m", "actord.server.cli", "reload", "--data-dir", str(server.data_dir)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (78, "")
+    assert done.stderr == f"actord: {words}\n"
+
+    assert deployed.versions() == {1}
+    assert deployed.workers() == before
+    assert server.result("Account", "a", "marks") == {"kept": 1}
+
+    deployed.version(2, SOURCE + "\n\nclass Another(StatefulActor):\n    pass\n")
+    done = subprocess.run([*command, "--json"], capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout).keys() == {"workers", "seconds", "changed"}
+    deployed.version(3)  # of a type without data nothing is lost
+    assert deployed.reload()["changed"] == []
+    assert deployed.versions() == {3}
+
+
+FAILING = """
+
+import os
+import pathlib
+
+def fail():
+    {how}
+
+async def app(scope, receive, send):
+    if scope["type"] == "lifespan":
+        await receive()
+        place = pathlib.Path(__file__).with_name("started")
+        if place.exists():
+            fail()
+        place.touch()
+        await send({{"type": "lifespan.startup.complete"}})
+        await receive()
+        await send({{"type": "lifespan.shutdown.complete"}})
+"""
+
+
+def test_a_worker_that_fails_on_the_way_takes_all_back_to_the_program_of_before(deployed: Deployed) -> None:
+    asyncio.run(failing_reloads(deployed))
+
+
+async def failing_reloads(deployed: Deployed) -> None:
+    server = deployed.server
+    before = deployed.workers()
+    load = Load(server.port, clients=3)
+    guest = Guest(server, "b1", "guest")
+    plain = SOURCE.replace("async def fetch", "async def no_fetch")
+    deployed.version(1, plain)
+    load_door = 'raise RuntimeError("no database")', "os._exit(9)"
+    await load.end()
+    await asyncio.to_thread(deployed.reload)
+    before = deployed.workers()
+    for number, how in enumerate(load_door, 2):
+        (deployed.app.parent / "started").unlink(missing_ok=True)
+        deployed.version(number, plain + FAILING.format(how=how))
+        code, words = await asyncio.to_thread(refusal, deployed)
+        assert code == 1
+        assert words.startswith("The reload failed and was undone: ")
+        assert ("no database" if number == 2 else "the new worker-1 ended with exit code 9") in words
+        assert words.endswith("Every worker serves the program of before again.")
+        assert await asyncio.to_thread(deployed.versions) == {1}
+        assert deployed.workers() == before
+    guest.leave()
+    guest.check()
+    load.audit(server)
+    assert load.failed == []
+
+
+def test_the_end_of_the_server_ends_a_reload_under_way(deployed: Deployed) -> None:
+    endless = FAILING.format(how="pass").replace(
+        "if place.exists():", "place.touch(); await receive()\n        if False:"
+    )
+    deployed.version(2, SOURCE.replace("async def fetch", "async def no_fetch") + endless)
+    deployed.server.signal(signal.SIGHUP)
+    until((deployed.app.parent / "started").exists, "the new program's startup")
+    assert deployed.server.stop() == 0
+    assert deployed.server.survivors() == []
