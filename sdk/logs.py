@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Literal, TextIO
 
 import orjson
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+_OWN = ("time", "level", "process", "logger", "message", "traceback")
 _ESCAPES = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))} | {10: "\\n", 13: "\\r", 9: "\\t"}
 _MESSAGE_ESCAPES = _ESCAPES | {10: "\n    "}
 _COLOURS = {"WARNING": "\x1b[33m", "ERROR": "\x1b[31m", "CRITICAL": "\x1b[31;1m", "DEBUG": "\x1b[2m"}
@@ -27,14 +29,18 @@ def configure(
     *,
     process: str = "",
     stream: TextIO | None = None,
+    context: Callable[[], dict[str, Any]] = dict,
 ) -> None:
     """Send the records of this process to ``stream`` (standard error), at ``level`` and above.
 
-    ``process`` is the name that the records carry, as in ``worker-1``. May be called again: the last call counts.
+    ``process`` is the name that the records carry, as in ``worker-1``. ``context`` is asked with each JSON record for
+    further fields, as they are at that moment. May be called again: the last call counts.
     """
     stream = sys.stderr if stream is None else stream
     handler = logging.StreamHandler(stream)
-    handler.setFormatter(JsonFormatter(process) if format == "json" else TextFormatter(process, stream.isatty()))
+    handler.setFormatter(
+        JsonFormatter(process, context) if format == "json" else TextFormatter(process, stream.isatty())
+    )
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
@@ -63,9 +69,10 @@ class TextFormatter(logging.Formatter):
 class JsonFormatter(logging.Formatter):
     """One object a line: ``time`` (UTC, RFC 3339), ``level``, ``process``, ``logger``, ``message``, then the fields."""
 
-    def __init__(self, process: str) -> None:
+    def __init__(self, process: str, context: Callable[[], dict[str, Any]] = dict) -> None:
         super().__init__()
         self._process = process
+        self._context = context
 
     def format(self, record: logging.LogRecord) -> str:
         entry: dict[str, Any] = {
@@ -77,13 +84,15 @@ class JsonFormatter(logging.Formatter):
         }
         for key, value in _extra(record).items():
             entry.setdefault(key, value)
+        for key, value in self._context().items():
+            entry.setdefault(key, value)
         trace = _traceback(self, record)
         if trace:
             entry["traceback"] = trace
         try:
             return _dumps(entry)
         except (TypeError, ValueError):  # a lone surrogate, an int of any size
-            return _dumps({key: repr(value) if key in _extra(record) else value for key, value in entry.items()})
+            return _dumps({key: value if key in _OWN else repr(value) for key, value in entry.items()})
 
 
 def _dumps(entry: dict[str, Any]) -> str:

@@ -15,6 +15,7 @@ from actord.errors import ActordError, BadRequest, PayloadTooLarge
 from actord.limits import KEY_CHARS
 from actord.server.grants import NOBODY
 from actord.settings import Http
+from actord.tracecontext import request_id, traceparent
 
 if TYPE_CHECKING:
     from actord.server.access import Access
@@ -74,6 +75,7 @@ class Head:
         "length",
         "lines",
         "plain_call",
+        "trace",
         "websocket",
     )
 
@@ -95,8 +97,16 @@ class Head:
         self.lines = 0  # header lines
         self.grant = NOBODY  # what its token allows, while tokens are asked for
         self.websocket = False  # asks for an upgrade to a WebSocket
+        self.trace: dict[str, str] | None = None  # "trace" and "rid", as the wire's extras carry them
         self.plain_call = False  # HTTP/1.1, kept alive, a JSON body if any, nothing that a call has to look at
         self.keyed_call = False  # the same, with a good idempotency key
+
+    def note_trace(self, name: bytes, value: bytes) -> None:
+        """Keep a header that tells the calls of one request from others; the first one of its name counts."""
+        text = value.decode("latin-1")
+        kind, found = ("trace", traceparent(text)) if name == b"traceparent" else ("rid", request_id(text))
+        if found:
+            self.trace = {kind: found} | (self.trace or {})
 
     def with_key(self, key: str, value: bytes) -> Head:
         """A copy with an idempotency key, which the header ``value`` stands for."""
@@ -118,6 +128,7 @@ class Head:
         head.lines = self.lines + 1
         head.grant = self.grant
         head.websocket = self.websocket
+        head.trace = self.trace
         head.plain_call = False
         head.keyed_call = self.plain_call and key != ""
         return head
@@ -167,7 +178,8 @@ class HeadReader:
             raise Refused(413, f"The body may have {most} bytes at most.")
         head.apart = head.chunked or head.length > limits.body_bytes
         head.lines = len(lines) - 2
-        if len(block) <= _CACHED_BLOCK_BYTES and not head.websocket:  # its key is new each time
+        # The key of an upgrade and what traces a call are new each time.
+        if len(block) <= _CACHED_BLOCK_BYTES and not head.websocket and head.trace is None:
             known = self.known[version]
             if len(known) >= _CACHED_BLOCKS:
                 del known[next(iter(known))]
@@ -271,6 +283,8 @@ def _interpret(fields: list[tuple[bytes, bytes]], http10: bool) -> Head:
             head.deadline_ok = head.deadline is None and head.deadline_ok and bool(_SECONDS(value))
             if head.deadline_ok:
                 head.deadline = float(value)
+        elif name == b"traceparent" or name == b"x-request-id":
+            head.note_trace(name, value)
         head.headers.append((name.decode("ascii"), value.decode("latin-1")))
     _interpret_framing(head, lengths, codings)
     if len(hosts) > 1:
@@ -298,6 +312,7 @@ def _interpret(fields: list[tuple[bytes, bytes]], http10: bool) -> Head:
         and not head.content_encoding
         and head.deadline_ok
         and head.deadline is None
+        and head.trace is None
     )
     return head
 

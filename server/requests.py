@@ -61,10 +61,12 @@ def begin(
             flags |= call_format(head)
         link = connection.table[slot_of(type_, name)]
         exchange.link = link
-        if head.idempotency_key is None:
+        extras = head.trace or {}
+        if head.idempotency_key is not None:
+            extras = {**extras, "key": call_key(head)}
+        if not extras:
             exchange.id = link.submit(exchange, wire.CALL, type_, name, verb, flags, deadline, body)
         else:
-            extras = {"key": call_key(head)}
             exchange.id = link.submit(exchange, wire.CALLX, type_, name, verb, extras, flags, deadline, body)
     else:
         # The answer to HEAD is that to GET without its body, whatever the program makes of methods.
@@ -74,7 +76,7 @@ def begin(
             flags |= wire.EVENTS if kind == EVENTS else 0
             link = connection.table[slot_of(type_, name)]
             exchange.link = link
-            exchange.id = link.submit(exchange, wire.FETCH, type_, name, fields, None, flags, deadline, body)
+            exchange.id = link.submit(exchange, wire.FETCH, type_, name, fields, head.trace, flags, deadline, body)
         else:
             link = server.router.door()
             exchange.link = link

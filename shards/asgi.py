@@ -99,7 +99,7 @@ class AsgiDoor:
 
     async def _serve(self, cycle: _Cycle | AsgiSocket, request: Request, scope: dict[str, Any], deadline: int) -> None:
         self.open += 1
-        visit = cycle.visit = Visit(deadline)
+        visit = cycle.visit = Visit(deadline, request)
         current_visit.set(visit)
         started = cycle.started = monotonic()
         limit = min(self._time_limit, deadline / 1000 - started)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from contextvars import ContextVar
 from time import monotonic
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 NO_DEADLINE = 1 << 62
 EFFECTS = 1 << 16  # a flag of our own beside those of the wire: the call has effects that leave with its reply
 AT_THE_GATE = TIMING | EFFECTS
+TRACED = 1 << 17  # another one: ``trace`` is set
 UNTOUCHED: Any = object()  # what a turn's alarm is until the turn sets or removes it
 
 # The turn that the running code belongs to. Storage and context refuse everybody else: a task that a turn left
@@ -99,6 +101,32 @@ class Once:
         raise NotImplementedError
 
 
+class Trace:
+    """What tells the calls of one request from others: a W3C traceparent and an id, each "" where there is none."""
+
+    __slots__ = ("id", "parent", "spans")
+
+    def __init__(self, parent: str = "", id: str = "") -> None:
+        self.parent = parent  # becomes this call's own once it has a span
+        self.id = id
+        self.spans: Any = None  # shards.tracing's, while it is recorded
+
+    def named(self) -> dict[str, str]:
+        """As a line of the log shows it; an id is made where there is none."""
+        if not self.id:
+            self.id = secrets.token_hex(8)
+        return {"call": self.id, "traceparent": self.parent} if self.parent else {"call": self.id}
+
+    def extras(self) -> dict[str, str]:
+        """As the wire carries it, for the calls that this one makes."""
+        found = {}
+        if self.parent:
+            found["trace"] = self.parent
+        if self.id:
+            found["rid"] = self.id
+        return found
+
+
 class Lifecycle:
     """Stands where a user's method would, when the runtime itself takes a turn: initialisation, deactivation."""
 
@@ -150,6 +178,7 @@ class Call:
         "status",
         "task",
         "timer",
+        "trace",
         "waits",
         "writes",
     )
@@ -178,6 +207,7 @@ class Call:
         self.deadline = deadline
         self.queued = queued
         self.cancelled = False
+        self.trace: Trace  # only with the flag TRACED
         # the turn
         self.started = 0.0
         self.ended = 0.0

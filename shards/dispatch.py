@@ -15,7 +15,7 @@ from actord.http import Request
 from actord.limits import LINK_CALLS, NAME_BYTES
 from actord.settings import Actors, Http
 from actord.shards.activation import Activation, Host
-from actord.shards.call import REFUSAL, Call, Sink
+from actord.shards.call import REFUSAL, TRACED, Call, Sink, Trace
 from actord.shards.event_streams import EventStreams
 from actord.shards.eviction import Evictor
 from actord.shards.gate import OutputGate
@@ -94,7 +94,7 @@ class Dispatcher:
         """A CALLX frame: ``(kind, id, type, name, method, extras, flags, deadline, body)``."""
         _, id_, type_, name, method_name, extras, flags, deadline, body = frame
         _check_frame(id_, deadline, flags, body)
-        if type(extras) is not dict or type(extras.get("key", "")) is not str:
+        if type(extras) is not dict or not all(type(extras.get(name, "")) is str for name in ("key", "trace", "rid")):
             raise WireError(f"extras {extras!r:.200}")
         if "msg" in extras:
             checked(extras["msg"])
@@ -198,6 +198,9 @@ class Dispatcher:
         if key is not None:
             call.once = Key(key, call.method.label, flags, body, self.key_rules, again="again" in extras)
             call.more = True
+        if "trace" in extras or "rid" in extras:
+            call.trace = Trace(extras.get("trace", ""), extras.get("rid", ""))
+            call.flags |= TRACED
         caller = extras.get("from")
         if caller is not None:
             type_, name, born = caller

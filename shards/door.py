@@ -46,7 +46,7 @@ class FrontDoor:
         """Run the handler and reply. Cancelled when the client goes away."""
         self.open += 1
         try:
-            visit = Visit(deadline)
+            visit = Visit(deadline, request)
             current_visit.set(visit)
             started = monotonic()
             limit = min(self.time_limit, deadline / 1000 - started)

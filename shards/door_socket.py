@@ -40,7 +40,7 @@ class DoorSocket(Party):
     async def _serve(self, handler: Any, request: Request, deadline: int) -> None:
         door, connection, sid = self._door, self._events.connection, self._sid
         door.open += 1
-        visit = Visit(deadline)
+        visit = Visit(deadline, request)
         visit.upgrade = True
         current_visit.set(visit)
         limit = min(door.time_limit, deadline / 1000 - monotonic())

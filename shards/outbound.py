@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from actord import codec
 from actord.errors import ActordError, ActorUnavailable, TurnEnded, from_problem
 from actord.http import Request, Response
-from actord.shards.call import Call, Sink, current_turn
+from actord.shards.call import TRACED, Call, Sink, Trace, current_turn
 from actord.shards.forwarded import Forwarded, is_upgrade
 from actord.shards.inflow import Chunks, Inflow
 from actord.shards.link import Link, Waiter
@@ -26,6 +26,7 @@ from actord.shards.slots import slot_of
 from actord.shards.waits import Reply, Wait, waits_of
 from actord.shards.wire import CALLX, END, FETCH, MORE, MSGPACK, PAIR
 from actord.streaming import StreamingResponse
+from actord.tracecontext import request_id, traceparent
 
 if TYPE_CHECKING:
     from actord.shards.dispatch import Dispatcher
@@ -36,12 +37,22 @@ if TYPE_CHECKING:
 class Visit:
     """One request at the front door: until when its calls may take, and how many may have applied something."""
 
-    __slots__ = ("deadline", "reached", "upgrade")
+    __slots__ = ("deadline", "reached", "trace", "upgrade")
 
-    def __init__(self, deadline: int) -> None:
+    def __init__(self, deadline: int, request: Request | None = None) -> None:
         self.deadline = deadline  # milliseconds of CLOCK_MONOTONIC; 0: each call has its own
         self.reached = 0
         self.upgrade = False  # the request asks for a socket
+        self.trace = None if request is None else trace_of(request)
+
+
+def trace_of(request: Request) -> Trace | None:
+    """What a request to the front door brings along; its front passes on headers as they are."""
+    headers = request.headers
+    if "traceparent" not in headers and "x-request-id" not in headers:
+        return None
+    trace = Trace(traceparent(headers.get("traceparent", "")), request_id(headers.get("x-request-id", "")))
+    return trace if trace.parent or trace.id else None
 
 
 current_visit: ContextVar[Visit | None] = ContextVar("current_visit", default=None)
@@ -145,14 +156,14 @@ class Outbound:
             waits_of(turn, wait)
             turn.reached += 1
             act = turn.act
-            return (
-                turn,
-                int((turn.started + turn.limit) * 1000),
-                {"from": [act.host.type.name, act.name, wait.born]},
-            )
+            extras: dict[str, Any] = {"from": [act.host.type.name, act.name, wait.born]}
+            if turn.flags & TRACED:
+                extras |= turn.trace.extras()
+            return turn, int((turn.started + turn.limit) * 1000), extras
         visit = current_visit.get() or Visit(int((monotonic() + self._call_deadline) * 1000))
         visit.reached += 1
-        return visit, visit.deadline or int((monotonic() + self._call_deadline) * 1000), {}
+        extras = {} if visit.trace is None else dict(visit.trace.extras())
+        return visit, visit.deadline or int((monotonic() + self._call_deadline) * 1000), extras
 
 
 async def _local(wait: Wait, call: Call) -> Reply:

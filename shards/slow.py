@@ -7,7 +7,9 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from actord.shards.call import TRACED
 
 if TYPE_CHECKING:
     from actord.shards.call import Call
@@ -41,7 +43,7 @@ class SlowCalls:
             self._silent += 1
             return
         type_, method = call.act.host.type.name, call.method.name
-        fields = {
+        fields: dict[str, Any] = {
             "type": type_,
             "actor": call.act.name,
             "method": method,
@@ -50,6 +52,8 @@ class SlowCalls:
             "run_ms": round((call.ended - call.started) * 1e3, 1),
             "commit_ms": round((now - call.ended) * 1e3, 1),
         }
+        if call.flags & TRACED:
+            fields |= call.trace.named()
         if self._silent:
             fields["untold"] = self._silent
             self._silent = 0

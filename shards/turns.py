@@ -392,7 +392,9 @@ class TurnRunner:
         failure = as_error(error, label)
         if not isinstance(failure, ActorError | InstanceAborted) and not failure.reported:
             told = error if issubclass(type(error), StoreCorrupt) else failure
+            token = current_turn.set(call)  # the line is the turn's
             log_fault(log, f"{label} of {act.name!r} failed: {getattr(told, 'detail', '')}", error)
+            current_turn.reset(token)
         if call.method is self._initialise:
             self._discard(act, failure, None)
             return

@@ -21,7 +21,8 @@ ELSEWHERE is for it alone: the call was not taken, and is for the front, or for 
 
 ``extras`` is None or a map: "key" and "msg" make the call take effect once (an idempotency key; a message of an
 outbox), "again" says that a call with "key" had begun when its link was lost, "from" is the actor whose turn makes the
-call: [type, name, born], born in nanoseconds of CLOCK_MONOTONIC.
+call: [type, name, born], born in nanoseconds of CLOCK_MONOTONIC. "trace" is a W3C traceparent and "rid" the request's
+id, for logs and traces.
 PROBE and CYCLE are between workers, see ``shards.waits``; a path is a list of [type, name].
 
 ``deadline`` is in milliseconds of CLOCK_MONOTONIC, which all processes of one machine share. ``request`` of FETCH and

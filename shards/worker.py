@@ -26,6 +26,7 @@ from actord import logs
 from actord.context import Env, set_env
 from actord.errors import ActorUnavailable, StoreCorrupt
 from actord.settings import Settings
+from actord.shards import log_context
 from actord.shards.admin import Admin
 from actord.shards.alarm_admin import AlarmAdmin
 from actord.shards.alarms import AlarmScheduler
@@ -335,7 +336,9 @@ def main(argv: list[str]) -> int:
     """Boot, open, serve. The exit code is 0 after a drain, and one of sysexits.h otherwise."""
     control_socket, boot = boot_child(int(argv[1]))
     settings = msgspec.convert(boot["settings"], Settings)
-    logs.configure(settings.log.level, settings.log.format, process=f"worker-{boot['index']}")
+    logs.configure(
+        settings.log.level, settings.log.format, process=f"worker-{boot['index']}", context=log_context.fields
+    )
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # the supervisor decides; a terminal's Ctrl-C reaches the whole group
     small_connections()

@@ -92,3 +92,43 @@ def test_as_many_header_lines_are_taken_as_without_a_key() -> None:
 def test_the_place_of_the_key_s_line_does_not_matter(lines: list[bytes]) -> None:
     head = HeadReader(Http()).read(HTTP11, b"\r\n" + b"\r\n".join(lines) + b"\r\n")
     assert (head.idempotency_key, head.length, head.host, head.deadline, head.lines) == ("k", 2, "a", 3.0, 5)
+
+
+PARENT = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+
+
+def test_what_traces_a_call_is_read_and_its_block_is_not_remembered() -> None:
+    """Each block is another one: they would push out those that come again."""
+    reader = HeadReader(Http())
+    assert read(reader, b"Accept: */*").trace is None
+    traced = read(reader, b"Traceparent: " + PARENT + b"\r\nX-Request-ID:abc")
+    assert traced.trace == {"trace": PARENT.decode(), "rid": "abc"}
+    assert not traced.plain_call
+    keyed = read(reader, b"Idempotency-Key: k\r\nX-Request-ID: abc")
+    assert (keyed.trace, keyed.idempotency_key, keyed.keyed_call) == ({"rid": "abc"}, "k", False)
+    assert len(reader.known[HTTP11]) == 1
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"traceparent: " + PARENT[:-1],
+        b"traceparent: " + PARENT + b"-0",
+        b"traceparent: 01" + PARENT[2:],
+        b"traceparent: 00-" + b"0" * 32 + PARENT[35:],
+        b"traceparent: " + PARENT[:36] + b"0" * 16 + PARENT[52:],
+        b"traceparent: " + PARENT.upper(),
+        b"X-Request-Id: a b",
+        b"X-Request-Id: caf\xe9",
+        b"X-Request-Id: " + b"x" * 129,
+        b"X-Request-Id:",
+    ],
+)
+def test_a_malformed_one_is_as_none(line: bytes) -> None:
+    head = read(HeadReader(Http()), line)
+    assert head.trace is None
+    assert head.plain_call
+
+
+def test_of_two_the_first_one_counts() -> None:
+    assert read(HeadReader(Http()), b"X-Request-Id: a\r\nX-Request-Id: b").trace == {"rid": "a"}
