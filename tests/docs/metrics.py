@@ -13,7 +13,8 @@ from actord.server.metric_names import METRICS
 from tests.docs.pages import ROOT
 
 PAGE = ROOT / "docs" / "observability.md"
-BEGIN, END = "<!-- metrics: out of server/metric_names.py by tests/docs/metrics.py -->", "<!-- end of metrics -->"
+BEGIN = "<!-- Table of metrics, out of server/metric_names.py by tests/docs/metrics.py -->"
+END = "<!-- end of metrics -->"
 
 
 def table() -> str:
