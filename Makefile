@@ -12,7 +12,7 @@ BENCH  := $(VENV)/.installed-bench
 PEERS  := .peers/.installed
 TYPED  := .typecheck
 
-.PHONY: help serve test proof lint format bench bench-peers bench-sql bench-calls bench-keys bench-ws load load-web clean
+.PHONY: help serve test proof lint format bench bench-peers bench-sql bench-calls bench-keys bench-ws load load-web profile clean
 
 help:
 	@echo "make serve    the account example on 127.0.0.1:8000"
@@ -24,6 +24,7 @@ help:
 	@echo "make bench-peers  the same beside Redis, PostgreSQL, workerd and Restate too, with a table and a plot (installs them)"
 	@echo "make bench-keys   what an idempotency key costs, beside the same call without"
 	@echo "make bench-ws     messages through rooms of WebSockets, beside FastAPI with state in memory"
+	@echo "make profile  where the CPU of a durable call goes"
 	@echo "make bench-sql    durable SQL inserts, beside PostgreSQL and beside one SQLite file for each actor"
 	@echo "make bench-calls  what a call from one actor to another costs, in one worker and between two"
 	@echo "make load     a load test with locust, with thresholds and an audit; LOAD_FLAGS='--scenario hot --seconds 60'"
@@ -77,6 +78,10 @@ bench-calls: $(DEV)
 
 bench-ws: $(BENCH)
 	@$(BIN)/python -m actord.loadtest.bench_ws $(BENCH_FLAGS)
+
+profile: $(BENCH)
+	@.ci/apt wrk=wrk
+	@$(BIN)/python -m actord.loadtest.profile $(BENCH_FLAGS)
 
 bench-keys: $(BENCH)
 	@.ci/apt wrk=wrk
