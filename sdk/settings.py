@@ -74,6 +74,7 @@ class Actors(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     memory_target: Annotated[int, msgspec.Meta(ge=32 * MIB, le=1 << 50)] = 512 * MIB  # resident memory of one worker
     mailbox: Count = 1_000
     worker_queue: Count = 50_000
+    queue_target: Annotated[float, msgspec.Meta(ge=0, le=3_600)] = 0.2  # 0: none
     cache_per_instance: Size = 1 * MIB
     sql_connections: Count = 10_000
     alarm_timeout: Seconds = 900.0

@@ -51,6 +51,8 @@ class Sink:
 
     __slots__ = ()
 
+    outside = False  # calls come from clients, not from turns that run or from messages
+
     def put(self, call: Call) -> None:
         """Take the reply of a call. Only the output gate calls this."""
 

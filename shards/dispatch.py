@@ -54,6 +54,7 @@ class Dispatcher:
         self._program = program
         self._settings = settings
         self._runner = runner
+        self._admission = runner.admission
         self._gate = gate
         self._evictor = evictor
         self._pool = pool = SqlPool(settings.sql_connections)
@@ -145,6 +146,11 @@ class Dispatcher:
         if door is None:
             self._refuse(sink, id_, flags, NotFound("This program has no front door."))
             return
+        if self._admission.crowded and sink.outside:
+            self._refuse(
+                sink, id_, flags, ActorOverloaded("The worker has too many calls waiting.", retry_after=_RETRY_AFTER)
+            )
+            return
         assert sink.begun is not None
         sink.begun[id_] = 1  # it may call actors from its first moment on
         asked = Request.from_wire(request, body)
@@ -223,9 +229,11 @@ class Dispatcher:
         now: float,
     ) -> Call:
         runner = self._runner
-        if runner.waiting >= self._settings.worker_queue:  # before anything is put into memory for the call
-            raise ActorOverloaded("The worker has too many calls waiting.", retry_after=_RETRY_AFTER)
         act = host.activations.get(name)
+        if runner.waiting >= self._admission.most and self._admission.refuses(
+            runner.waiting, sink.outside, act is not None and act.busy
+        ):  # before anything is put into memory for the call
+            raise ActorOverloaded("The worker has too many calls waiting.", retry_after=_RETRY_AFTER)
         if act is None:
             act = self._activate(host, name)
         if act.mailbox is not None and len(act.mailbox) >= host.mailbox:
@@ -311,8 +319,7 @@ class Dispatcher:
         self.refused[type(error).__name__] += 1
         call = Call(sink, id_, None, None, REFUSAL, (), {}, flags, 0, monotonic())  # type: ignore[arg-type]
         call.fail(error)
-        self._gate.release((call,))
-        self._gate.flush()
+        self._gate.release((call,))  # what took the frame flushes
 
     def _refuse_message(
         self, sink: Connection, id_: int, flags: int, type_: str, name: str, mark: Any, error: ActordError
@@ -330,8 +337,7 @@ class Dispatcher:
             return
         call = Call(sink, id_, None, None, REFUSAL, (), {}, flags, 0, monotonic())  # type: ignore[arg-type]
         call.body, call.head = NOTHING, MSGPACK_HEAD
-        self._gate.release((call,))
-        self._gate.flush()
+        self._gate.release((call,))  # what took the frame flushes
 
 
 def _arguments(method: Method, flags: int, body: bytes) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -199,6 +199,7 @@ class Connection(asyncio.Protocol, Sink):
         if self._dispatcher.leaving:
             raise WireError(f"{caller!r} came when the worker was about to leave")
         self.caller = caller
+        self.outside = not caller.startswith("worker-")
         if kind != HELLO or version != VERSION:
             raise WireError(f"{caller!r} speaks version {version} of the wire format; this worker speaks {VERSION}")
         fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)

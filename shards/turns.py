@@ -10,6 +10,7 @@
 4. A call is marked in its link's begun map before the clock is looked at and the turn begins; one that is late or was
    given up is unmarked and refused instead.
 5. A turn that had written and fails takes its instance with it: the object's fields may be ahead of storage.
+6. After ``SLICE_SECONDS`` of turns replies leave and what has arrived is read, however long the queue is.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from actord.errors import (
 )
 from actord.http import Response
 from actord.shards.activation import Activation, ActorContext
+from actord.shards.admission import SLICE_SECONDS, Admission
 from actord.shards.blackbox import mark, private_box
 from actord.shards.blocking import BLOCKING_SECONDS, BlockingSteps
 from actord.shards.call import NO_DEADLINE, Call, Lifecycle, Sink, current_turn
@@ -63,6 +65,8 @@ class TurnRunner:
         self._initialise = Lifecycle("on_activate", init_timeout)
         self._deactivate = Lifecycle("on_deactivate", init_timeout)
         self._ready: deque[Call] = deque()
+        self.admission = Admission(self._ready)
+        self._slice_end = 0.0
         self._parked: asyncio.Future[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._touched: dict[Any, None] = {}  # committers that may have a batch to close
@@ -134,18 +138,23 @@ class TurnRunner:
         ready = self._ready
         task = asyncio.current_task()
         assert task is not None
+        slice_end = self._slice_end
+        late = monotonic() > slice_end  # the turns before this pump awaited something
         while True:
-            if not ready:
+            if late or not ready:
                 self._settle()
-                self._parked = parked = self._loop.create_future()
+                self.admission.look(monotonic())
+                self._parked = parked = None if ready else self._loop.create_future()
                 try:
-                    yield from parked
+                    yield from parked or (None,)
                 except asyncio.CancelledError:  # somebody kept this task from a turn that is over
                     if self._parked is parked:
                         self._parked = None
                     if not self.stopped:
                         self._start_pump()
                     return
+                slice_end = self._slice_end = monotonic() + SLICE_SECONDS
+                late = False
                 continue
             call = ready.popleft()
             if self.stopped or not self._begin(call):
@@ -166,6 +175,7 @@ class TurnRunner:
             if task.cancelling():  # the turn cancelled the task it ran in: the next turn must not feel it
                 self._start_pump()
                 return
+            late = call.ended > slice_end
 
     def _first_step(self, call: Call) -> Any:
         """Runs in the turn's own context. Returns what the coroutine yielded; StopIteration is the result."""

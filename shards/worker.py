@@ -99,6 +99,7 @@ class Worker:
             loop, gate, env, call_timeout=actors.call_timeout, init_timeout=actors.init_timeout
         )
         runner.on_bug = self._on_bug
+        runner.admission.set_limits(actors.worker_queue, actors.queue_target)
         process = psutil.Process()
         self._evictor = Evictor(
             runner, actors.memory_target, actors.cache_per_instance, lambda: int(process.memory_info().rss)

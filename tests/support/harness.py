@@ -139,6 +139,7 @@ class Caller(Sink):
     """The caller's end of a link: open calls by id, and the begun map. Replies count when they are flushed."""
 
     def __init__(self) -> None:
+        self.outside = True
         self.begun = mmap.mmap(-1, BEGUN_BYTES)
         self.calls: dict[int, Call] = {}
         self.doors: dict[int, asyncio.Task[None]] = {}
@@ -196,6 +197,7 @@ class Core:
         self.runner = TurnRunner(
             loop, self.gate, self.env, call_timeout=actors.call_timeout, init_timeout=actors.init_timeout
         )
+        self.runner.admission.set_limits(actors.worker_queue, actors.queue_target)
         self.evictor = Evictor(self.runner, actors.memory_target, actors.cache_per_instance, lambda: self.resident)
         self.dispatcher = router.dispatcher = Dispatcher(self.program, actors, self.runner, self.gate, self.evictor)
         self.dispatcher.waits = WaitGraph(
@@ -266,9 +268,11 @@ class Core:
             extras = {"key": key} | ({"again": again} if again else {})
             fields = (pending.id, type_ or self.default_type, name, method, extras, flags, deadline, body)
             self.dispatcher.callx(caller, (CALLX, *fields), self._now())  # type: ignore[arg-type]
+            self.gate.flush()
             return pending
         frame = (CALL, pending.id, type_ or self.default_type, name, method, flags, deadline, body)
         self.dispatcher.call(caller, frame, self._now())  # type: ignore[arg-type]
+        self.gate.flush()
         return pending
 
     def call(self, name: str, method: str, *args: Any, **kwargs: Any) -> Pending:
@@ -301,6 +305,7 @@ class Core:
         deadline = int((self._now() + within) * 1000)
         frame = (FETCH, pending.id, self.default_type, name, request, None, 0, deadline, body)
         self.dispatcher.fetch(self.caller, frame, self._now())  # type: ignore[arg-type]
+        self.gate.flush()
         return pending
 
     def door(
@@ -310,6 +315,7 @@ class Core:
         deadline = int((self._now() + within) * 1000)
         frame = (DOOR, pending.id, [method, url, [], "127.0.0.1"], flags, deadline, body)
         self.dispatcher.door(self.caller, frame, self._now())  # type: ignore[arg-type]
+        self.gate.flush()
         return pending
 
     # -- looking inside

@@ -1,0 +1,305 @@
+"""An open loop: calls are made when they are due, however many are unanswered. In a process of its own.
+
+Promises:
+1. Due instants are those of a Poisson process (exponential gaps), drawn before the clock starts. What the server does
+   changes nothing about them.
+2. A latency counts from the due instant, not from the moment at which the call could be sent: neither a busy
+   connection nor a generator that lags makes a slow server look quick (coordinated omission).
+3. A call has a connection for itself until it is answered, as clients have that do not pipeline. While all are taken,
+   calls wait, and their latency grows. What was not sent when the time is over counts as failed.
+4. Nothing is tried again. A refusal is a 503 answer; everything else that is no answer below 400 is a failure.
+
+``python -m actord.loadtest.openloop`` reads a ``Plan`` as JSON from standard input, and prints an ``Outcome``. Plain
+sockets and one epoll: 7 µs a call, the kernel's part included, where asyncio takes 25; a generator shares the machine
+with what it measures.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import math
+import random
+import select
+import socket
+import sys
+from array import array
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from time import perf_counter, process_time
+from typing import Any
+
+# Calls that are sent before answers are looked at again.
+BURST = 64
+DRAIN_SECONDS = 5.0
+# Below this the loop spins: a sleep of the kernel's is not exact enough.
+SPIN_SECONDS = 0.0002
+RESOLUTION = 100  # buckets of a histogram for each factor of e: 1 % each
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """Calls of one kind: ``rate`` a second to ``path``, whose %d becomes one of 1 to ``names``; JSON ``body``."""
+
+    label: str
+    rate: float
+    path: str
+    names: int = 1
+    body: str = '{"amount":1}'
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """``seconds`` of calls, of which the first ``warm_up`` are made and not counted."""
+
+    port: int
+    seconds: float
+    streams: list[Stream]
+    connections: int = 2000
+    warm_up: float = 1.0
+    seed: int = 1
+
+
+@dataclass(slots=True)
+class Seen:
+    """What came of one stream's counted calls. Histograms: bucket to count, see ``bucket``."""
+
+    due: int = 0
+    answered: dict[int, int] = field(default_factory=dict)
+    refused: dict[int, int] = field(default_factory=dict)
+    failed: int = 0
+    in_time: int = 0  # answered before the run was over: what counts as goodput
+    unpolite: int = 0  # refusals without Retry-After or without `applied: no`
+    applied: int = 0  # of all calls, the warm-up's too: answered
+    uncertain: int = 0  # of all calls: neither answered nor refused
+
+    def add(self, other: Seen) -> None:
+        self.due += other.due
+        self.failed += other.failed
+        self.in_time += other.in_time
+        self.unpolite += other.unpolite
+        self.applied += other.applied
+        self.uncertain += other.uncertain
+        for mine, theirs in ((self.answered, other.answered), (self.refused, other.refused)):
+            for key, count in theirs.items():
+                mine[key] = mine.get(key, 0) + count
+
+
+@dataclass(slots=True)
+class Outcome:
+    """``seconds`` that count; ``core``: the generator's CPU; ``lag_ms``: p99 from due instant to sending."""
+
+    seconds: float
+    core: float
+    sent: int
+    lag_ms: float
+    streams: dict[str, Seen]
+
+
+def bucket(seconds: float) -> int:
+    """The bucket of a latency: microseconds on a logarithmic scale."""
+    return round(math.log(max(1.0, seconds * 1e6)) * RESOLUTION)
+
+
+def percentile_ms(histogram: Mapping[int, int], share: float) -> float | None:
+    """In milliseconds, within 1 %; None of nothing."""
+    left = sum(histogram.values()) * share
+    if not left:
+        return None
+    for key in sorted(histogram):
+        left -= histogram[key]
+        if left <= 1e-9:
+            break
+    return math.exp(key / RESOLUTION) / 1e3
+
+
+def due_instants(streams: Sequence[Stream], seconds: float, lot: random.Random) -> list[tuple[float, int, bytes]]:
+    """All calls in their order: due instant from 0, number of the stream, the request."""
+    calls = []
+    for number, stream in enumerate(streams):
+        requests = [_request(stream, name) for name in range(1, stream.names + 1)]
+        at = lot.expovariate(stream.rate)
+        while at < seconds:
+            calls.append((at, number, requests[int(lot.random() * len(requests))]))
+            at += lot.expovariate(stream.rate)
+    calls.sort(key=lambda call: call[0])
+    return calls
+
+
+def _request(stream: Stream, name: int) -> bytes:
+    path = stream.path % name if "%d" in stream.path else stream.path
+    head = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+    return f"{head}Content-Length: {len(stream.body)}\r\n\r\n{stream.body}".encode()
+
+
+class Generator:
+    """One run. Every list is as long as there are connections or calls: nothing is looked up by name."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._calls = due_instants(plan.streams, plan.seconds, random.Random(plan.seed))
+        self._epoll = select.epoll()
+        self._open: dict[int, socket.socket] = {}
+        self._free: list[socket.socket] = []
+        self._busy: dict[int, int] = {}  # descriptor to the number of the call
+        self._partial: dict[int, bytes] = {}
+        # by call: when it was answered (0: not), and how
+        self._ended = array("d", bytes(8 * len(self._calls)))
+        self._status = array("h", bytes(2 * len(self._calls)))
+        self._lag = array("d")
+        self._unpolite: dict[int, int] = {}
+
+    def run(self) -> Outcome:
+        for _ in range(self._plan.connections):
+            self._connect()
+        # The lists are large and have no circles; a collection in the middle of a run would be a latency.
+        gc.collect()
+        gc.freeze()
+        gc.disable()
+        cpu, began = process_time(), perf_counter()
+        sent = self._loop(began)
+        core = (process_time() - cpu) / (perf_counter() - began)
+        for sock in self._open.values():
+            sock.close()
+        return self._outcome(core, sent)
+
+    def _connect(self) -> None:
+        sock = socket.create_connection(("127.0.0.1", self._plan.port), timeout=30)
+        sock.setblocking(False)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._open[sock.fileno()] = sock
+        self._epoll.register(sock.fileno(), select.EPOLLIN)
+        self._free.append(sock)
+
+    def _loop(self, began: float) -> int:
+        calls, free, busy, lag = self._calls, self._free, self._busy, self._lag
+        poll, clock, take = self._epoll.poll, perf_counter, self._take
+        count, next_, end = len(calls), 0, self._plan.seconds
+        while True:
+            now = clock() - began
+            until = min(count, next_ + BURST)
+            while next_ < until and free and calls[next_][0] <= now and now < end:
+                sock = free.pop()
+                busy[sock.fileno()] = next_
+                lag.append(now - calls[next_][0])
+                try:
+                    sock.send(calls[next_][2])
+                except OSError:
+                    self._lost(sock)
+                next_ += 1
+            over = now >= end or next_ == count
+            if over and (not busy or now > end + DRAIN_SECONDS):
+                return next_
+            if over or not free:
+                wait = 0.05
+            else:
+                wait = calls[next_][0] - now
+                if wait > SPIN_SECONDS:  # epoll itself rounds up to milliseconds
+                    select.select((self._epoll,), (), (), wait - SPIN_SECONDS / 2)
+                wait = 0.0
+            for descriptor, _ in poll(wait, 512):
+                take(descriptor, clock() - began)
+
+    def _take(self, descriptor: int, now: float) -> None:
+        """Read an answer; it frees the connection when it is whole."""
+        sock = self._open[descriptor]
+        try:
+            data = sock.recv(65536)
+        except OSError:
+            data = b""
+        if not data:
+            self._lost(sock)
+            return
+        if descriptor in self._partial:
+            data = self._partial.pop(descriptor) + data
+        head = data.find(b"\r\n\r\n")
+        length = data.find(b"Content-Length: ", 0, head)
+        if head < 0 or len(data) < head + 4 + int(data[length + 16 : data.index(b"\r", length)]):
+            self._partial[descriptor] = data
+            return
+        number = self._busy.pop(descriptor)
+        self._ended[number] = now
+        self._status[number] = status = int(data[9:12])
+        if status == 503 and not (b"\r\nRetry-After: " in data and b'"applied":"no"' in data):
+            stream = self._calls[number][1]
+            self._unpolite[stream] = self._unpolite.get(stream, 0) + 1
+        if data.find(b"\r\nConnection: close", 0, head) > 0:
+            self._lost(sock)
+        else:
+            self._free.append(sock)
+
+    def _lost(self, sock: socket.socket) -> None:
+        """The connection has ended; a call on it has failed. Another takes its place."""
+        self._busy.pop(sock.fileno(), None)
+        self._partial.pop(sock.fileno(), None)
+        del self._open[sock.fileno()]
+        sock.close()
+        if sock in self._free:
+            self._free.remove(sock)
+        self._connect()
+
+    def _outcome(self, core: float, sent: int) -> Outcome:
+        plan = self._plan
+        seen = [Seen() for _ in plan.streams]
+        for (due, number, _), ended, status in zip(self._calls, self._ended, self._status, strict=True):
+            stream = seen[number]
+            answered = 0 < status < 400
+            stream.applied += answered
+            stream.uncertain += not (answered or status == 503)
+            if due < plan.warm_up:
+                continue
+            stream.due += 1
+            if answered or status == 503:
+                histogram = stream.answered if answered else stream.refused
+                key = bucket(ended - due)
+                histogram[key] = histogram.get(key, 0) + 1
+                stream.in_time += answered and ended < plan.seconds
+            else:
+                stream.failed += 1
+        for number, count in self._unpolite.items():
+            seen[number].unpolite = count
+        late: dict[int, int] = {}
+        for lag in self._lag:
+            key = bucket(lag)
+            late[key] = late.get(key, 0) + 1
+        labels = (stream.label for stream in plan.streams)
+        streams = dict(zip(labels, seen, strict=True))
+        return Outcome(plan.seconds - plan.warm_up, core, sent, percentile_ms(late, 0.99) or 0.0, streams)
+
+
+def merge(outcomes: Iterable[Outcome]) -> Outcome:
+    """Those of several generators that ran at the same time."""
+    first, *others = outcomes
+    for other in others:
+        first.core = max(first.core, other.core)
+        first.sent += other.sent
+        first.lag_ms = max(first.lag_ms, other.lag_ms)
+        for label, seen in other.streams.items():
+            first.streams[label].add(seen)
+    return first
+
+
+def to_json(outcome: Outcome) -> str:
+    return json.dumps(asdict(outcome))
+
+
+def from_json(text: str) -> Outcome:
+    raw = json.loads(text)
+    raw["streams"] = {label: _seen(fields) for label, fields in raw["streams"].items()}
+    return Outcome(**raw)
+
+
+def _seen(fields: dict[str, Any]) -> Seen:
+    for name in ("answered", "refused"):
+        fields[name] = {int(key): count for key, count in fields[name].items()}
+    return Seen(**fields)
+
+
+def plan_from_json(text: str) -> Plan:
+    raw = json.loads(text)
+    raw["streams"] = [Stream(**fields) for fields in raw["streams"]]
+    return Plan(**raw)
+
+
+if __name__ == "__main__":
+    print(to_json(Generator(plan_from_json(sys.stdin.read())).run()))

@@ -1,0 +1,230 @@
+"""A worker to which more comes than it can do: the excess is refused at once, the rest is served as before, and what
+waits for one name delays no other. In virtual time: a turn takes what its method says."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from actord import StatefulActor
+from actord.shards.admission import LEAST, SLICE_SECONDS
+
+from tests.support.harness import Core, Pending
+
+COST = 0.001  # seconds of a turn, so that 1,000 a second are what a worker can do
+CAPACITY = 1 / COST
+TARGET = 0.2
+
+
+def use(seconds: float) -> None:
+    """Hold the worker for so long."""
+    loop: Any = asyncio.get_running_loop()
+    loop.advance(seconds)
+
+
+class Work(StatefulActor):
+    async def work(self, seconds: float = COST) -> None:
+        await self.ctx.storage.put("n", await self.ctx.storage.get("n", 0) + 1)
+        use(seconds)
+
+    async def look(self) -> None:
+        use(COST)
+
+    async def cheap(self) -> None:
+        use(COST / 10)
+
+    async def slow(self) -> None:
+        use(COST * 10)
+
+    async def rest_a_moment(self) -> None:
+        use(COST)
+        await asyncio.sleep(1)
+
+    async def ask(self, count: int) -> None:
+        await asyncio.gather(*(self.env.get(Work, f"asked-{number}").work() for number in range(count)))
+
+
+class Load:
+    """Calls at even distances, to names that nobody else calls, and what came of each."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._loop = asyncio.get_running_loop()
+        self.calls: list[tuple[float, Pending]] = []
+        self.ended: dict[int, float] = {}
+
+    async def make(self, rate: float, seconds: float, method: str = "work", name: str = "") -> Load:
+        start, made = self._loop.time(), 0
+        while (passed := self._loop.time() - start) < seconds:
+            while made < passed * rate:
+                self.one(start + made / rate, name or f"n-{len(self.calls)}", method)
+                made += 1
+            await asyncio.sleep(0.001)
+        return self
+
+    def one(self, due: float, name: str, method: str = "work") -> None:
+        pending = self._core.call(name, method)
+        number = len(self.calls)
+        self.calls.append((due, pending))
+        pending.future.add_done_callback(lambda _: self.ended.setdefault(number, self._loop.time()))
+
+    async def end(self) -> Load:
+        await asyncio.gather(*(pending.future for _, pending in self.calls))
+        await asyncio.sleep(0)
+        return self
+
+    def latencies(self, status: int, since: float = 0.0) -> list[float]:
+        """Of the answers with that status whose call was due ``since`` seconds after the first, sorted."""
+        first = self.calls[0][0]
+        return sorted(
+            self.ended[number] - due
+            for number, (due, pending) in enumerate(self.calls)
+            if pending.answer.status == status and due - first >= since
+        )
+
+
+async def test_a_worker_that_keeps_up_refuses_nothing_and_neither_do_bursts() -> None:
+    core = Core(Work)
+    load = Load(core)
+    await load.make(CAPACITY * 0.9, 3)
+    for _ in range(3):
+        for number in range(int(CAPACITY * 0.3)):  # 0.3 s of work at once: over the target, but not for long
+            load.one(asyncio.get_running_loop().time(), f"burst-{number}")
+        await load.end()
+    assert load.latencies(503) == []
+
+
+@pytest.mark.parametrize("method", ["work", "look", "rest_a_moment"])
+async def test_the_excess_is_refused_at_once_and_the_rest_is_served_within_the_target(method: str) -> None:
+    core = Core(Work)
+    load = await Load(core).make(CAPACITY * 2, 5, method)
+    assert core.runner.admission.crowded
+    await load.end()
+    # The first second is what it takes to notice.
+    served, refused = load.latencies(200, since=1), load.latencies(503, since=1)
+    assert len(served) >= 0.95 * CAPACITY * 4
+    assert served[-1] <= TARGET * 1.25 + (1 if method == "rest_a_moment" else 0)
+    assert len(refused) >= 0.9 * CAPACITY * 4
+    assert refused[-1] <= 0.05
+    answer = next(pending.answer for _, pending in load.calls if pending.answer.status == 503)
+    assert (answer.name, answer.applied, answer.value["retryable"]) == ("ActorOverloaded", "no", True)
+    assert b"Retry-After: 1\r\n" in answer.head
+
+
+async def test_what_was_refused_was_not_applied_and_what_was_answered_was() -> None:
+    core = Core(Work)
+    load = await Load(core).make(CAPACITY * 2, 1.5)
+    await load.end()
+    answers = {f"n-{number}": pending.answer.status for number, (_, pending) in enumerate(load.calls)}
+    assert 503 in answers.values()
+    for name, status in answers.items():
+        act = core.dispatcher.find(("Work", name))
+        assert (act is not None) == (status == 200), "nothing is put into memory for a call that is refused"
+
+
+async def test_it_ends_when_the_load_does() -> None:
+    core = Core(Work)
+    await (await Load(core).make(CAPACITY * 2, 2)).end()
+    assert not core.runner.admission.crowded
+    load = await Load(core).make(CAPACITY * 0.9, 2)
+    await load.end()
+    assert load.latencies(503) == []
+
+
+async def test_turns_that_become_cheaper_let_more_calls_in_at_once() -> None:
+    core = Core(Work)
+    await Load(core).make(CAPACITY * 2, 2)
+    room = core.runner.admission._room
+    load = Load(core)
+    for _ in range(60):  # the same number of calls, of which ten take as long as one did
+        await load.make(CAPACITY * 10, 0.02, "cheap")
+    assert core.runner.admission._room > 2 * room or not core.runner.admission.crowded
+
+
+async def test_a_hot_name_fills_its_mailbox_and_no_call_to_another_name_waits_or_is_refused() -> None:
+    core = Core(Work)
+    hot, others = Load(core), Load(core)
+    await asyncio.gather(hot.make(CAPACITY * 2, 4, name="hot"), others.make(50, 4, "look"))
+    assert not core.runner.admission.crowded
+    await hot.end()
+    await others.end()
+    assert hot.latencies(503), "the mailbox was full"
+    assert others.latencies(503) == []
+    assert others.latencies(200)[-1] <= 5 * (SLICE_SECONDS + COST)
+
+
+async def test_a_pause_of_the_worker_is_no_overload() -> None:
+    core = Core(Work)
+    load = Load(core)
+    await load.make(CAPACITY * 0.3, 1)
+    core.send("pause", "work", b"[0.6]")
+    await load.make(CAPACITY * 0.3, 2)  # what would have come in the pause comes at once
+    await load.end()
+    assert load.latencies(503) == []
+
+
+async def test_a_few_callers_of_a_slow_method_are_never_refused() -> None:
+    core = Core(Work)
+    load = Load(core)
+    for number in range(LEAST):
+        load.one(asyncio.get_running_loop().time(), f"slow-{number}", "slow")
+    while len(load.calls) < 5 * LEAST:  # as one is answered, its caller calls again
+        await asyncio.sleep(0.005)
+        for _ in range(len(load.ended) + LEAST - len(load.calls)):
+            load.one(asyncio.get_running_loop().time(), f"slow-{len(load.calls)}", "slow")
+    await load.end()
+    assert load.latencies(503) == []
+    assert load.latencies(200)[-1] > 3 * TARGET
+
+
+async def test_work_that_was_let_in_is_not_refused_in_the_middle() -> None:
+    core = Core(Work)
+    load = Load(core)
+    asking: list[Pending] = []
+
+    async def ask() -> None:
+        await asyncio.sleep(2)
+        assert core.runner.admission.crowded
+        while not asking or (asking[-1].done and asking[-1].answer.status == 503):
+            asking.append(core.call("asker", "ask", 20))
+            await asyncio.sleep(0.001)
+
+    await asyncio.gather(load.make(CAPACITY * 2, 4), ask())
+    assert (await asking[-1]).status == 200
+    await load.end()
+
+
+async def test_without_a_target_calls_wait_for_as_long_as_it_takes() -> None:
+    core = Core(Work, queue_target=0)
+    load = await Load(core).make(CAPACITY * 2, 2)
+    await load.end()
+    assert load.latencies(503) == []
+    assert load.latencies(200)[-1] > 1.5
+
+
+async def test_replies_leave_and_new_names_are_served_while_a_long_queue_is_worked_off() -> None:
+    core = Core(Work)
+    began = asyncio.get_running_loop().time()
+    queued = Load(core)
+    for number in range(int(CAPACITY)):  # one second of work
+        queued.one(began, f"n-{number}", "look")
+    assert (await queued.calls[0][1]).status == 200
+    assert asyncio.get_running_loop().time() - began <= 2 * (SLICE_SECONDS + COST)
+    await queued.end()
+    waits = queued.latencies(200)
+    assert waits[len(waits) // 2] == pytest.approx(0.5, abs=3 * SLICE_SECONDS)
+
+
+async def test_the_limit_of_a_worker_holds_for_everybody() -> None:
+    core = Core(Work, worker_queue=10)
+    calls = [core.call("hot", "look") for _ in range(20)]
+    assert [(await call).status for call in calls] == [200] * 10 + [503] * 10
+
+
+async def test_an_overload_that_lasts_is_told_once_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    core = Core(Work)
+    for _ in range(3):
+        await (await Load(core).make(CAPACITY * 2, 2)).end()
+        assert not core.runner.admission.crowded
+    assert [record.name for record in caplog.records].count("actord.admission") == 1
