@@ -99,11 +99,11 @@ class Batch:
     their id with this batch. ``page_counts`` is the new size of each SQL database whose size changed, in pages: pages
     beyond it are removed; ``pages`` maps actor id -> page number (from 1) -> content. ``alarms`` maps actor id ->
     alarm, None for no alarm. ``events`` maps actor id -> new events, in order; ``event_logs`` maps it to the numbers of
-    the oldest and of the newest event that is kept from now on: older ones are removed, and all are when the first
+    the oldest and of the newest event that is kept from now on: older ones are removed, all when the first
     number is above the second. ``replies`` maps (actor id, idempotency key) -> reply, None for no reply any more, in
-    the order in which they came; ``expired_replies`` are rows to delete, by the ids of ``Store.expired_replies``. With
-    replies to add, a few of the oldest that are from ``replies_before`` (milliseconds of wall clock) or earlier are
-    deleted too. ``outbox`` maps message id -> message, None for a deletion; ``inbox`` holds (shard, message id) of
+    the order in which they came; ``expired_replies`` are rows to delete, by the ids of ``Store.expired_replies``. When
+    replies are added, the store may delete some of the oldest that are from ``replies_before`` (milliseconds of wall
+    clock) or earlier. ``outbox`` maps message id -> message, None for a deletion; ``inbox`` has (shard, message id) of
     messages of other shards that take effect here; ``floors`` maps a shard to the id below which its messages need not
     be remembered. Clearing an actor touches neither its events nor its replies nor its messages.
     """

@@ -29,7 +29,7 @@ _UNREADABLE = (apsw.Error, UnicodeDecodeError, OverflowError, TypeError, ValueEr
 _NAMES = "SELECT name FROM sqlite_schema WHERE type = 'table'"
 _NOBODY = "rows that belong to nobody"
 # In the order of the examination.
-_TABLES = ("actor", "kv", "page", "alarm", "event", "event_log", "reply", "outbox", "inbox")
+_TABLES = ("actor", "kv", "page", "alarm", "event", "event_log", "reply", "reply_key", "outbox", "inbox")
 
 
 def _typed(column: str, type_: str) -> str:
@@ -67,8 +67,6 @@ _OUTBOX = (
 )
 _INBOX = f"SELECT {_typed('shard', 'integer')}, {_typed('id', 'integer')}, {_typed('sum', 'integer')} FROM inbox"
 _ALARM_TEXTS = "SELECT count(*) FROM alarm NOT INDEXED WHERE typeof(error) NOT IN ('text', 'null')"
-
-
 _REPLY = "SELECT {}, {}, {}, {}, {}, {}, {}, {} FROM reply NOT INDEXED".format(
     _typed("actor", "integer"),
     _text("key"),
@@ -78,6 +76,19 @@ _REPLY = "SELECT {}, {}, {}, {}, {}, {}, {}, {} FROM reply NOT INDEXED".format(
     "CASE typeof(head) WHEN 'blob' THEN head WHEN 'null' THEN NULL ELSE 0 END",
     _typed("body", "blob"),
     _typed("sum", "integer"),
+)
+
+
+_REPLY_KEY = "SELECT {}, {}, {}, {} FROM reply_key".format(
+    _typed("actor", "integer"), _text("key"), _typed("id", "integer"), _typed("sum", "integer")
+)
+_LOST_REPLIES = (
+    "SELECT actor FROM reply WHERE id <= (SELECT id FROM reply_key WHERE actor = 0) AND NOT EXISTS (SELECT 1 FROM "
+    "reply_key AS entry WHERE entry.actor = reply.actor AND entry.key = reply.key AND entry.id >= reply.id)"
+)
+_LOST_ENTRIES = (
+    "SELECT actor FROM reply_key AS entry WHERE actor <> 0 AND NOT EXISTS (SELECT 1 FROM reply WHERE "
+    "reply.id = entry.id AND reply.actor = entry.actor AND reply.key = entry.key)"
 )
 
 
@@ -213,6 +224,16 @@ class Rows:
                 self._bad(f"The reply of {self._who(actor)} for the idempotency key {shown!r}")
             else:
                 self._owned(actor, "replies", nobody)
+
+    def _examine_reply_key(self) -> None:
+        for actor, key, id_, sum_ in self._query(_REPLY_KEY):
+            if None in (actor, key, id_, sum_) or crc32(key, crc32(b"%d" % id_, actor)) != sum_:
+                self._bad(f"An entry of the index of the replies of {self._who(actor)}")
+        for query, what in ((_LOST_REPLIES, "a reply that the index lacks"), (_LOST_ENTRIES, "an entry of no reply")):
+            for (actor,) in self._conn.execute(query):
+                self._shard.damage(
+                    f"{self._who(actor)} has {what}.", kind="replies and their index that do not fit each other"
+                )
 
     def _examine_outbox(self) -> None:
         nobody: set[int] = set()

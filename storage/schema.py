@@ -18,7 +18,8 @@ from zlib import crc32
 import apsw
 from actord.errors import DataDirError, StoreCorrupt
 
-FORMAT = 5  # 2: alarms; 3: pages of actors' SQL databases; 4: checksums in meta; 5: events, replies, messages
+# 2: alarms; 3: pages of actors' SQL databases; 4: checksums in meta; 5: events, replies, messages; 6: reply_key
+FORMAT = 6
 APPLICATION_ID = 0x41435444  # "ACTD": what file(1) and the offline tools go by
 PAGE_BYTES = 4096
 META_NAMES = {"format", "identity", "shard", "commit_seq", "epoch"}
@@ -92,9 +93,15 @@ CREATE TABLE IF NOT EXISTS reply (
     status INTEGER NOT NULL,
     head BLOB,
     body BLOB NOT NULL,
-    sum INTEGER NOT NULL,
-    UNIQUE (actor, key)
+    sum INTEGER NOT NULL
 );
+CREATE TABLE IF NOT EXISTS reply_key (
+    actor INTEGER NOT NULL,
+    key TEXT NOT NULL,
+    id INTEGER NOT NULL,
+    sum INTEGER NOT NULL,
+    PRIMARY KEY (actor, key)
+) WITHOUT ROWID;
 
 CREATE TABLE IF NOT EXISTS outbox (
     id INTEGER PRIMARY KEY,
@@ -207,7 +214,13 @@ def upgrade(conn: apsw.Connection) -> bool:
         with conn:
             meta: dict[str, Any] = dict(conn.execute("SELECT name, value FROM meta"))
             conn.execute("DROP TABLE meta")
+            if (
+                found == 5
+            ):  # whose index was part of the table; the one that takes its place is filled by the next batch
+                conn.execute("ALTER TABLE reply RENAME TO reply_5")
             conn.execute(TABLES)
+            if found == 5:
+                conn.execute("INSERT INTO reply SELECT * FROM reply_5; DROP TABLE reply_5")
             conn.executemany(_META, meta_rows(meta | {"format": FORMAT}))
     except apsw.FullError as error:
         raise DataDirError(f"{conn.filename} can't be brought from format {found} to {FORMAT}: {error}.") from error

@@ -140,7 +140,6 @@ class SqliteStore(SqliteAlarms, SqliteEvents, SqliteOutbox, SqlitePages, SqliteR
         # state
         self._broken = None
         self._damaged_alarms = set()
-        self._oldest_reply = 0  # no reply that tidying up could reach is from before; 0: not known
         self._damaged_messages = set()
         self._messages = 0
         self.full = False
@@ -217,6 +216,7 @@ class SqliteStore(SqliteAlarms, SqliteEvents, SqliteOutbox, SqlitePages, SqliteR
             raise StoreBroken(f"{self.path} can't be opened: {error}", applied="unknown") from error
         self._conn.set_wal_hook(self._on_commit)
         self._cursor = self._conn.cursor()
+        self._load_replies()
         self.epoch = schema.last_epoch(self._conn) + 1  # stored with the first batch
         self._epoch_written = False
 
@@ -284,6 +284,8 @@ class SqliteStore(SqliteAlarms, SqliteEvents, SqliteOutbox, SqlitePages, SqliteR
                 self._roll_back(again, seq)
                 raise self._full_error() from again
         self.commit_seq = batch.seq
+        if batch.replies or batch.expired_replies:
+            self._replies_written()
 
     def _apply(
         self,
