@@ -15,6 +15,7 @@ from actord.server.commands.alarms import alarms
 from actord.server.commands.outbox import outbox
 from actord.server.commands.reload import reload
 from actord.server.commands.token import token
+from actord.server.commands.top import top
 from actord.server.exits import StartError
 
 app = typer.Typer(
@@ -30,6 +31,7 @@ app.command("dev")(serve.dev)
 app.command("init")(init.init)
 app.command("call")(call.call)
 app.command("tail")(tail.tail)
+app.command("top")(top)
 app.command("check")(check.check)
 app.command("openapi")(openapi.openapi)
 app.command("reload")(reload)

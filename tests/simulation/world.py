@@ -278,14 +278,12 @@ class World:
         for core in harness._cores:
             core.alarms.stop()
             core.runner.stop()
+        harness._cores.clear()
         tasks = asyncio.all_tasks(loop)
         for task in tasks:
             task.cancel()
         if tasks:
             loop.run_until_complete(asyncio.wait(tasks, timeout=10))
-        for core in harness._cores:
-            core.end()
-        harness._cores.clear()
         asyncio.set_event_loop(None)
         loop.close()
 

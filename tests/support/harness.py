@@ -56,7 +56,7 @@ async def stop_all_after(main: Coroutine[Any, Any, None]) -> None:
         await main
     finally:
         for core in _cores:
-            core.end()
+            core.runner.stop()
         _cores.clear()
 
 
@@ -240,12 +240,6 @@ class Core:
         self.caller = Caller()
         self._now: Callable[[], float] = loop.time
         _cores.append(self)
-
-    def end(self) -> None:
-        """Begin nothing more. Open databases are in cycles through SQLite that the collector can't see: close them."""
-        self.runner.stop()
-        for sql in list(self.dispatcher._pool.open):
-            sql.drop()
 
     def _on_broken(self, _shard: Shard, error: BaseException) -> None:
         self.broken.append(error)

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import http.client
 import json
 import os
+import pty
+import select
 import signal
+import subprocess
+import sys
+import termios
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +19,7 @@ import pytest
 from actord.server.admin import AdminClient
 from actord.server.metric_names import METRICS
 
+from tests.support.command import actord
 from tests.support.prometheus import OPEN_METRICS, Scraped, scrape
 from tests.support.server import Reply, Server, until
 
@@ -69,7 +76,7 @@ def used(server: Server) -> Scraped:
     for _ in range(2):
         key = {"Idempotency-Key": "once", "Content-Type": "application/json"}
         assert server.request("POST", "/actors/Metered/keyed/add", b"", key).json() == 1
-    server.result("Metered", NAMES[3], "sleep", 0.1)
+    server.result("Metered", NAMES[3], "sleep", 0.15)
     server.result("Metered", NAMES[4], "arm")
     until(lambda: server.result("Metered", NAMES[4], "rang"), "the alarm")
     server.result("Metered", NAMES[5], "send_on", "receiver")
@@ -180,6 +187,66 @@ def test_the_admin_socket_serves_them_too(server: Server) -> None:
         [value] = client.ask("metrics", accept="")
     assert value["type"].startswith("text/plain")
     assert "# TYPE actord_calls_total counter" in value["text"]
+
+
+def test_top_shows_one_look_to_a_program(server: Server, used: Scraped) -> None:
+    done = actord("top", "--once", "--json", "--interval", "0.3", "--data-dir", server.data_dir)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert [one["process"] for one in found["processes"]] == [
+        "supervisor",
+        "worker-0",
+        "worker-1",
+        "front-0",
+        "front-1",
+    ]
+    assert all(one["up"] and one["memory_bytes"] > 1 << 20 for one in found["processes"])
+    assert found["instances"] == {"Metered": used.value("actord_instances", type="Metered")}
+    assert {"calls", "methods", "hottest"} <= found.keys()
+    plain = actord("top", "--once", "--interval", "0.1", "--data-dir", server.data_dir).stdout
+    assert "calls/s" in plain
+    assert "worker-1" in plain
+
+
+@pytest.mark.parametrize("key", [b"q", b"\x03"])
+def test_top_on_a_terminal_ends_with_a_key_and_gives_the_terminal_back(server: Server, key: bytes) -> None:
+    ours, theirs = pty.openpty()
+    before = termios.tcgetattr(theirs)
+    command = [sys.executable, "-P", "-m", "actord.server.cli", "top", "--interval", "0.2"]
+    top = subprocess.Popen(
+        [*command, "--data-dir", server.data_dir],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+        env={**os.environ, "TERM": "xterm-256color"},
+    )
+    try:
+        shown: list[bytes] = []
+        until(lambda: shown.append(_available(ours)) or b"calls/s" in b"".join(shown), "the first look")
+        os.write(ours, key)
+        until(lambda: shown.append(_available(ours)) or top.poll() is not None, "its end")
+        assert top.returncode == 0
+        assert termios.tcgetattr(theirs) == before
+    finally:
+        top.kill()
+        top.wait()
+        os.close(ours)
+        os.close(theirs)
+
+
+def _available(fd: int) -> bytes:
+    """What can be read now."""
+    return os.read(fd, 65536) if select.select([fd], [], [], 0)[0] else b""
+
+
+def test_top_without_a_terminal_or_a_server_is_refused(server: Server, tmp_path: Path) -> None:
+    assert actord("top", "--data-dir", server.data_dir).returncode == 2
+    assert actord("top", "--json", "--data-dir", server.data_dir).returncode == 2
+    nobody = actord("top", "--once", "--data-dir", tmp_path)
+    assert nobody.returncode == 69
+    assert "No server runs" in nobody.stderr
 
 
 def test_a_worker_that_does_not_answer_is_shown_as_down_and_one_that_was_replaced_is_counted(server: Server) -> None:
