@@ -172,6 +172,7 @@ class Request:
       U+FFFD). ``query_string``: what follows the first ``?``; ``query``: the same as a mapping.
     * ``query_params``: another name of ``query``. ``cookies``: those of the ``Cookie`` header, by name.
     * ``headers``: a mapping without regard to case. ``client``: the peer's address, or None where there is none.
+    * ``scheme``: ``http`` or ``https``, as the client has it: a proxy of ``server.forwarded_allow_ips`` says so.
     """
 
     __slots__ = (
@@ -186,6 +187,7 @@ class Request:
         "path",
         "query_string",
         "raw_path",
+        "scheme",
         "url",
     )
 
@@ -207,6 +209,7 @@ class Request:
         self.url = url
         self.headers = headers
         self.client = client
+        self.scheme = "http"
         self.raw_path, _, self.query_string = url.partition("?")
         self.path = unquote(self.raw_path) if "%" in self.raw_path else self.raw_path
         self._body = body
@@ -283,15 +286,19 @@ class Request:
 
     @classmethod
     def from_wire(cls, fields: list[Any], body: bytes) -> Request:
-        """The request of a frame: ``fields`` is [method, target, [[name, value], ...], client address]."""
-        method, target, headers, client = fields
+        """The request of a frame: ``fields`` is [method, target, [[name, value], ...], client address],
+        and the scheme behind them if it is not http."""
+        method, target, headers, client, *scheme = fields
         request = cls.__new__(cls)
         request._set(method, target, Headers.received(headers), body, client)
+        if scheme:
+            [request.scheme] = scheme
         return request
 
     def to_wire(self) -> list[Any]:
         """The fields that ``from_wire`` takes. The body travels beside them: see ``body``."""
-        return [self.method, self.url, [list(item) for item in self.headers.multi_items()], self.client]
+        fields = [self.method, self.url, [list(item) for item in self.headers.multi_items()], self.client]
+        return fields if self.scheme == "http" else [*fields, self.scheme]
 
     def __repr__(self) -> str:
         return f"<Request {self.method} {self.url}>"

@@ -30,6 +30,11 @@ class Server(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     stuck_after: Seconds = 60.0
     restart_delay_max: Seconds = 5.0
     token_file: str = ""  # empty: a credential of the service manager, else tokens.json in the data directory
+    tls_cert: str = ""  # empty: no TLS
+    tls_key: str = ""  # empty: in the same file
+    tls_client_ca: str = ""
+    tls_client: Literal["required", "optional"] = "required"
+    forwarded_allow_ips: str = ""  # proxies whose word on clients is taken
     anonymous: str = ""  # scopes of those who have no token, with blanks between them
 
 

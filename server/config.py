@@ -16,6 +16,7 @@ from typing import Any
 
 import msgspec
 from actord.server.exits import ConfigError
+from actord.server.forwarded import Proxies
 from actord.server.program import PROJECT_FILE, Located, check_bindings, check_programs, locate
 from actord.server.scopes import parse_scopes
 from actord.server.sockets import is_loopback
@@ -40,7 +41,7 @@ SHORT = {
 # Read elsewhere: by clients and `actord call`, by `actord serve` for --config, by failpoints and tests.
 OTHER_VARIABLES = frozenset({"ACTORD_URL", "ACTORD_CONFIG", "ACTORD_TOKEN"})
 OTHER_PREFIXES = ("ACTORD_FAILPOINT", "ACTORD_TEST_")
-PATHS = frozenset({("server", "data_dir"), ("server", "uds"), ("server", "token_file")})
+PATHS = frozenset(("server", key) for key in ("data_dir", "uds", "token_file", "tls_cert", "tls_key", "tls_client_ca"))
 
 Key = tuple[str, str]
 
@@ -182,6 +183,10 @@ def _check_relations(settings: Settings) -> None:
         parse_scopes(server.anonymous.split())
     except ValueError as error:
         raise ConfigError(f"server.anonymous: {error}.") from None
+    try:
+        Proxies(server.forwarded_allow_ips)
+    except ValueError as error:
+        raise ConfigError(f"server.forwarded_allow_ips: {error}.") from None
     _check_metrics(settings.metrics.listen)
 
 

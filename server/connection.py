@@ -60,8 +60,10 @@ class Connection(asyncio.Protocol):
         "parser",
         "peer",
         "plain",
+        "proxied",
         "queue",
         "received",
+        "scheme",
         "sent",
         "server",
         "simple",
@@ -86,7 +88,9 @@ class Connection(asyncio.Protocol):
         self.queue: deque[Exchange] = deque()
         self.access = server.access  # None: nobody is asked for a token
         self.simple = True  # nothing stands between an answer and the socket but its turn
-        self.peer = ""  # the client's IP address; empty on a unix socket
+        self.peer = ""  # the IP address at its other end; empty on a unix socket
+        self.proxied = False  # that is a proxy's, which may say who asks
+        self.scheme = "http"
         self.parser = RequestParser(server.heads, self._http, partial(uploads.begin, self))
         self.settle()
         self.transport: asyncio.Transport | None = None
@@ -116,6 +120,10 @@ class Connection(asyncio.Protocol):
 
     # -- the transport's side
 
+    def begin_at(self, since: float) -> None:
+        """It was taken before, at this monotonic time: so long its head is under way."""
+        self._since = since
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's transports are no subclass of asyncio's
         self.transport = transport = cast(asyncio.Transport, transport)
@@ -124,6 +132,9 @@ class Connection(asyncio.Protocol):
         peer = transport.get_extra_info("peername")
         if isinstance(peer, tuple):
             self.peer = peer[0]
+        self.proxied = self.server.proxies.trusts(self.peer)
+        if transport.get_extra_info("ssl_object") is not None:
+            self.scheme = "https"
         if not self.server.admit(self):
             self._refuse(503, ActorOverloaded("Too many connections.", retry_after=1))
 
@@ -391,7 +402,7 @@ class Connection(asyncio.Protocol):
         self._phase = "lingering"
         self._since = monotonic()
         self._forget_requests()
-        if self.eof or not self.transport.can_write_eof():
+        if self.eof or not self.transport.can_write_eof():  # TLS ends both ways, and waits for the client's word
             self.transport.close()
             return
         self.transport.write_eof()

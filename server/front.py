@@ -23,7 +23,7 @@ from actord.server.httpserver import HttpServer
 from actord.server.monitor import MonitorConnection, figures
 from actord.server.router import Router, Worker
 from actord.server.slotmap import SlotMap
-from actord.settings import Settings
+from actord.settings import Server, Settings
 from actord.shards.control import ControlChannel, Message, boot_child
 
 SWEEP_SECONDS = 1.0
@@ -96,6 +96,8 @@ class Front:
             self._server.ask_for_tokens(message["access"])
         elif "hold" in message:
             self._router.hold(message["hold"])
+        elif "tls" in message:
+            self._server.renew_tls(msgspec.convert(message["tls"], Server))
         elif "drain" in message:
             if self._drain is None:
                 self._drain = asyncio.create_task(self._drained(message["drain"]))

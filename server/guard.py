@@ -3,7 +3,7 @@
 1. Once there was a token file, requests need tokens until the server ends: a file that vanishes or can't be understood
    changes nothing, and is an error in the log. At a start such a file is refused.
 2. Workers learn nothing of it: neither where the file is, nor the service manager's credentials.
-3. An address that other machines reach is listened on only while requests need tokens.
+3. An address that other machines reach is listened on only while requests need tokens, or all clients certificates.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from actord.server.exits import CONFIG, ConfigError, StartError
 from actord.settings import Settings
 
 CREDENTIALS = "CREDENTIALS_DIRECTORY"
-_FOR_FRONTS = ("token_file", "anonymous")
+_FOR_FRONTS = ("token_file", "anonymous", "tls_cert", "tls_key", "tls_client_ca")
 
 log = logging.getLogger("actord.access")
 
@@ -33,6 +33,8 @@ class Guard:
         server = settings.server
         self.path, self._credential, self._stated = _place(settings, os.environ if environ is None else environ)
         self._anonymous = server.anonymous.split()
+        self._tls = bool(server.tls_cert)
+        self._certificates = bool(server.tls_client_ca) and server.tls_client == "required"
         self._seen: tuple[int, ...] | None = None
         self.message: dict[str, Any] | None = None
 
@@ -81,13 +83,16 @@ class Guard:
             host = sock.getsockname()[0]
             if ipaddress.ip_address(host).is_loopback:
                 continue
-            if self.message is None or not (self.message["tokens"] or self._anonymous):
+            asks = self.message is not None and (self.message["tokens"] or self._anonymous)
+            if not (asks or self._certificates):
                 raise StartError(
                     f"The address {host} is reachable from other machines, and there is no token that they would need. "
                     f"Make one with `actord token new --scope '*'` (its file: {self.path}), or listen on 127.0.0.1 or "
                     "on a unix socket (--uds).",
                     CONFIG,
                 )
+            if not self._tls:
+                log.warning("%s is reachable from other machines, without TLS: tokens travel as they are", host)
 
     def _told(self, found: tokens.TokenFile) -> dict[str, Any]:
         return {"tokens": msgspec.to_builtins(found.tokens), "anonymous": self._anonymous}

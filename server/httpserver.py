@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -14,14 +15,19 @@ from actord.measures import LoopLag
 from actord.server.accepting import Acceptor
 from actord.server.access import Access
 from actord.server.connection import Connection
+from actord.server.exits import ConfigError
+from actord.server.forwarded import Proxies
 from actord.server.heads import HeadReader
 from actord.server.hub import SocketHub
 from actord.server.problems import Framer
 from actord.server.router import Router
 from actord.server.slotmap import SlotMap
 from actord.server.sockets import is_loopback
+from actord.server.tls import TlsAcceptor, context_of
 from actord.server.websocket import WebSocket
-from actord.settings import Settings
+from actord.settings import Server, Settings
+
+log = logging.getLogger("actord.front")
 
 Scraped = Callable[[dict[str, str] | None], None]  # "type" and "text"; None: they can't be had
 
@@ -43,6 +49,8 @@ class HttpServer:
         self.hub = SocketHub(self)
         self.connections: set[Connection | WebSocket] = set()
         self.access: Access | None = None
+        self.tls = context_of(settings.server)
+        self.proxies = Proxies(settings.server.forwarded_allow_ips)
         self.draining = False
         self.receiving = 0  # bytes of bodies that are not complete yet, of all connections
         self.receiving_limit = LINK_BYTES
@@ -55,6 +63,7 @@ class HttpServer:
         self.refused: Counter[str] = Counter()  # requests that no worker was asked for, by the error's class
         self.lag = LoopLag()
         self._peers: Counter[str] = Counter()
+        self._shaking: Counter[str] = Counter()
         self._servers: list[asyncio.Server | Acceptor] = []
         self._empty = asyncio.Event()
 
@@ -62,7 +71,9 @@ class HttpServer:
         """Accept connections on TCP and unix sockets that listen already."""
         for sock in sockets:
             server: asyncio.Server | Acceptor
-            if self.settings.server.fronts > 1:
+            if self.tls is not None and kind is Connection and sock.family != socket.AF_UNIX:
+                server = TlsAcceptor(sock, self, kind)
+            elif self.settings.server.fronts > 1:
                 server = Acceptor(sock, lambda: kind(self))
             elif sock.family == socket.AF_UNIX:
                 server = await self.loop.create_unix_server(lambda: kind(self), sock=sock, backlog=BACKLOG)
@@ -76,6 +87,8 @@ class HttpServer:
             ours, theirs = getattr(self.settings, section), getattr(settings, section)
             for field in theirs.__struct_fields__:
                 setattr(ours, field, getattr(theirs, field))
+        self.proxies = Proxies(self.settings.server.forwarded_allow_ips)
+        self.renew_tls(self.settings.server)
         self.heads.forget()
         self.hub.settle()
         for connection in self.connections:
@@ -90,9 +103,33 @@ class HttpServer:
         peer = connection.peer
         if peer:
             self._peers[peer] += 1
-        return len(self.connections) <= http.connections and not (
-            peer and http.connections_per_peer and self._peers[peer] > http.connections_per_peer
-        )
+        return len(self.connections) <= http.connections and not self._too_many_of(peer, self._peers[peer])
+
+    def _too_many_of(self, peer: str, count: int) -> bool:
+        limit = self.settings.http.connections_per_peer
+        return bool(limit and peer and count > limit and not self.proxies.trusts(peer))
+
+    def begin_handshake(self, peer: str) -> bool:
+        """Count a connection that is to shake hands; False when it is one too many."""
+        count = self._peers[peer] + self._shaking[peer] + 1
+        total = len(self.connections) + self._shaking.total() + 1
+        if self.draining or total > self.settings.http.connections or self._too_many_of(peer, count):
+            return False
+        self._shaking[peer] += 1
+        return True
+
+    def end_handshake(self, peer: str) -> None:
+        """It is a connection now, or has failed."""
+        self._shaking[peer] -= 1
+        if not self._shaking[peer]:
+            del self._shaking[peer]
+
+    def renew_tls(self, server: Server) -> None:
+        """Take the files of these settings for new connections; those that can't be used change nothing."""
+        try:
+            self.tls = context_of(server) or self.tls
+        except ConfigError as error:
+            log.error("%s Connections go on with the certificate of before.", error)
 
     def replace(self, connection: Connection, socket: WebSocket) -> None:
         """A connection has become a socket."""

@@ -7,6 +7,7 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from actord.errors import ActordError
+from actord.server.forwarded import described
 from actord.server.handshake import Handshakes
 from actord.server.problems import problem
 from actord.server.relay import Relay
@@ -49,15 +50,17 @@ class SocketHub:
 
     # -- openings
 
-    def open(self, exchange: UpgradeExchange, request: Request, peer: str, key: tuple[str, str] | None) -> WebSocket:
+    def open(self, exchange: UpgradeExchange, request: Request, key: tuple[str, str] | None) -> WebSocket:
         """Ask for a socket: at the actor ``key``, or at the front door. Raises ``Refusal`` and ``ActordError``."""
         method, target, head, body = request
         handshake = self._handshakes.open(target, head, body)
         deadline = int((monotonic() + self._call_deadline) * 1000)
         self._opened += 1
-        socket = WebSocket(self, exchange, handshake, f"{self._prefix}-{self._opened:x}", peer, deadline)
+        connection = exchange.connection
+        uid = f"{self._prefix}-{self._opened:x}"
+        socket = WebSocket(self, exchange, handshake, uid, connection.peer, deadline)
         socket.right = exchange.right
-        fields = [method, target, head.headers, peer or None]
+        fields = described(connection, method, target, head)
         if key is None:
             relay = self._relays[self._server.router.door()]
             relay.enter(socket, None)

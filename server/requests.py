@@ -9,6 +9,7 @@ from actord.errors import BadRequest
 from actord.server import system
 from actord.server.exchange import Exchange
 from actord.server.formats import call_format, call_key
+from actord.server.forwarded import described
 from actord.server.heads import MSGPACK, PAIR
 from actord.server.routes import CALL, DOOR, EVENTS, FETCH, SYSTEM
 from actord.server.upgrade import UpgradeExchange, socket_key
@@ -71,7 +72,7 @@ def begin(
     else:
         # The answer to HEAD is that to GET without its body, whatever the program makes of methods.
         verb_sent = "GET" if method == "HEAD" else method
-        fields = [verb_sent, verb, head.headers, connection.peer or None]
+        fields = described(connection, verb_sent, verb, head)
         if kind in (FETCH, EVENTS):
             flags |= wire.EVENTS if kind == EVENTS else 0
             link = connection.table[slot_of(type_, name)]

@@ -37,7 +37,7 @@ import actord
 import msgspec
 from actord import logs
 from actord.errors import DataDirError, DataDirLocked, InvariantViolated
-from actord.server import admin, guard, sockets, system
+from actord.server import admin, guard, sockets, system, tls
 from actord.server.announce import announce, report
 from actord.server.children import Child, Next
 from actord.server.exits import CONFIG, FAILED, OK, TEMPORARY, StartError
@@ -176,6 +176,7 @@ class Supervisor:
         self.guard.load()
         self._listeners = listeners = self._listen()
         self.guard.check_public(listeners)
+        tls.context_of(server)  # what can't be used is refused before anything starts
         runtime = sockets.RuntimeDir(Path(self.data_dir.path))
         self._cleanup.callback(runtime.remove)
 
@@ -240,7 +241,8 @@ class Supervisor:
         if server.host:
             sock = self._cleanup.enter_context(sockets.open_tcp(server.host, server.port))
             host, port = sock.getsockname()[:2]
-            self.urls.append(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
+            scheme = "https" if server.tls_cert else "http"
+            self.urls.append(f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}")
             listeners.append(sock)
         if server.uds:
             path = os.path.abspath(server.uds)
@@ -418,7 +420,13 @@ class Supervisor:
     # -- beside it
 
     def reload_access(self) -> None:
-        """Read the token file again: fronts apply what has changed at once."""
+        """Read the token file and the certificates again: fronts apply what has changed at once."""
+        self._reload_tokens()
+        if self.settings.server.tls_cert:
+            for child in self.fronts:
+                child.inform({"tls": msgspec.to_builtins(self.settings.server)})
+
+    def _reload_tokens(self) -> None:
         if self.guard.reload():
             for child in self.fronts:
                 child.inform({"access": self.guard.message})
@@ -461,7 +469,7 @@ class Supervisor:
             for child in (*self.workers, *self.fronts):
                 child.tick(interval)
             if self.guard.changed():
-                self.reload_access()
+                self._reload_tokens()
 
     async def _run_companion(self, companion: Callable[[Supervisor], Awaitable[None]]) -> None:
         try:

@@ -37,7 +37,7 @@ class UpgradeExchange(Exchange):
         connection.simple = False
         connection.queue.append(self)
         try:
-            self.socket = connection.server.hub.open(self, request, connection.peer, key)
+            self.socket = connection.server.hub.open(self, request, key)
         except Refusal as refusal:
             status, head, body = problem(refusal.error, refusal.status)
             self.on_reply(status, body, head + refusal.lines)

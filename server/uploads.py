@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from actord.errors import ActordError, BadRequest
 from actord.limits import KIB, STREAM_FRAME_BYTES, STREAM_PIECE_BYTES
+from actord.server.forwarded import described
 from actord.server.heads import Head, Refused
 from actord.server.problems import problem
 from actord.server.routes import CALL, DOOR, route
@@ -60,7 +61,7 @@ class UploadExchange(StreamableExchange):
         connection = self.connection
         http = connection.server.settings.http
         self._patience = http.call_deadline if head.deadline is None else head.deadline
-        fields = ["GET" if method == "HEAD" else method, target, head.headers, connection.peer or None]
+        fields = described(connection, "GET" if method == "HEAD" else method, target, head)
         flags = wire.BODY_FOLLOWS | (wire.TIMING if http.server_timing or _asks_timing(target) else 0)
         link = connection.server.router.door()
         self.id = link.submit(self, wire.DOOR, fields, flags, self._deadline(), b"")

@@ -79,7 +79,11 @@ class AsgiDoor:
         offered = offered_subprotocols(request)
         socket = AsgiSocket(events, sid, seq, offered)
         scope = self._scope(request, "websocket")
-        scope |= {"scheme": "ws", "subprotocols": list(offered), "extensions": {name: {} for name in EXTENSIONS}}
+        scope |= {
+            "scheme": "wss" if request.scheme == "https" else "ws",
+            "subprotocols": list(offered),
+            "extensions": {name: {} for name in EXTENSIONS},
+        }
         self._sockets.add(socket)
         task = self._start(self._serve(socket, request, scope, deadline))
         task.add_done_callback(lambda _: self._sockets.discard(socket))
@@ -126,7 +130,7 @@ class AsgiDoor:
             "type": kind,
             "asgi": VERSIONS,
             "http_version": "1.1",
-            "scheme": "http",
+            "scheme": request.scheme,
             "path": root + unquote(request.raw_path),
             "raw_path": (root + request.raw_path).encode("ascii"),
             "query_string": request.query_string.encode("ascii"),

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -34,11 +35,13 @@ class Answer:
 class Client:
     """One connection. ``answers(n)`` waits for n whole answers; ``at_end`` tells that the server closed."""
 
-    def __init__(self, address: tuple[str, int] | str) -> None:
+    def __init__(self, address: tuple[str, int] | str, tls: ssl.SSLContext | None = None) -> None:
         family = socket.AF_UNIX if isinstance(address, str) else socket.AF_INET
         self.sock = socket.socket(family)
         self.sock.settimeout(PATIENCE)
         self.sock.connect(address)
+        if tls is not None:
+            self.sock = tls.wrap_socket(self.sock, server_hostname="localhost")
         self._parser = httptools.HttpResponseParser(self)
         self._current = Answer()
         self._done: list[Answer] = []
@@ -87,7 +90,7 @@ class Client:
     def _receive(self) -> bytes:
         try:
             return self.sock.recv(262_144)
-        except ConnectionResetError:
+        except (ConnectionResetError, ssl.SSLEOFError):
             return b""
 
     # callbacks of the parser
