@@ -109,12 +109,12 @@ def test_the_audit_of_a_run_finds_each_planted_lie_in_its_files_its_log_and_its_
     floors: dict[int, int] = {}
     assert audit_run(history, server, ["a"], least=5, floors=floors) == []
     assert max(floors.values()) >= 5
-    assert any("only 5 calls" in line for line in audit_run(history, server, ["a"], least=6))
     history.operations[-1].outcome = "no"
-    assert any("`applied: no`" in line for line in audit_run(history, server, ["a"], least=5))
     server.call("Ledger", "a", "fill", "no number", 1)
     server.log.append({"level": "error", "process": "?", "message": "planted"})
-    assert any("planted" in line for line in audit_run(History(), server, [], least=0))
+    lines = audit_run(history, server, ["a"], least=6)
+    for words in ("only 5 calls", "`applied: no`", "planted"):
+        assert any(words in line for line in lines), (words, lines)
     server.stop()
     plant = {
         "UPDATE kv SET value = x'00' WHERE key = 'total'": "fails its checksum",

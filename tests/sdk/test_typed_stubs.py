@@ -1,4 +1,4 @@
-"""What mypy and pyright say about calls through stubs. Each checker runs once, over all programs of this page.
+"""What mypy and pyright say about calls through stubs and clients. Each checker runs once, over all of these programs.
 
 pyright takes part where it is installed and runs; it is no dependency.
 """
@@ -75,6 +75,43 @@ WHERE = {
     "of_the_process": "env()",
 }
 
+IMPORTS = "from actord.client import AsyncClient, Client\n"
+PLAIN = "class Plain(StatefulActor):\n    def size(self, unit: str) -> int: return 0\n"
+LINE = HEAD.count("\n") + IMPORTS.count("\n") + PLAIN.count("\n") + 2
+
+# Written into a function with a `client` and a `later`, the asynchronous one: no error, with these types revealed.
+CLIENT_REVEALED = {
+    "async_stub": ('later.actor(Account, "a")', "Account"),
+    "async_result": ('await later.actor(Account, "a", timeout=5, idempotent=False).debit(5, note="rent")', "Receipt"),
+    "async_key": ('await later.actor(Account, "a", idempotency_key="k").balance()', "float"),
+    "async_fetch": ('await later.actor(Account, "a").fetch(Request("GET", "/"))', "Response"),
+    "async_by_name": ('await later.actor("Account", "a").debit(5)', "Any"),
+    "async_door": ('await later.fetch("/")', "Response"),
+    "sync_by_method": ('client.call(Account, "a", Account.debit, 5, note="rent")', "Receipt"),
+    "sync_no_arguments": ('client.call(Account, "a", Account.balance)', "float"),
+    "sync_plain_method": ('client.call(Plain, "a", Plain.size, "kg")', "int"),
+    "sync_stub": ('client.actor(Account, "a")', "ActorStub"),
+    "sync_result": ('client.actor(Account, "a").debit(5)', "Any"),
+    "sync_fetch": ('client.actor(Account, "a").fetch("/")', "Response"),
+    "sync_id": ('client.actor(Account, "a").id', "str"),
+}
+
+# An expression, and words of the error that each checker has for it.
+CLIENT_REFUSED = {
+    "async_argument": (
+        'await later.actor(Account, "a").debit("x")',
+        '"str"; expected "float"',
+        'is not assignable to "float"',
+    ),
+    "async_method": ('await later.actor(Account, "a").withdraw(1)', 'no attribute "withdraw"', '"withdraw"'),
+    "async_no_actor": ('later.actor(Stranger, "a")', '"Stranger"', "No overloads"),
+    "sync_argument": ('client.call(Account, "a", Account.debit, "x")', '"str"', '"float"'),
+    "sync_missing": ('client.call(Account, "a", Account.debit)', "No overload variant", "No overloads"),
+    "sync_other_class": ('client.call(Plain, "a", Account.debit, 5)', "No overload variant", "No overloads"),
+    "sync_result": ('client.call(Account, "a", Account.debit, 5).total', 'no attribute "total"', '"total"'),
+    "sync_not_awaited": ('client.call(Account, "a", Account.debit, 5).send(None)', "no attribute", '"send"'),
+}
+
 Said = dict[str, list[str]]  # by program, what the checker said: "line severity text"
 
 
@@ -88,6 +125,11 @@ def programs(folder: Path) -> None:
     for name, env in WHERE.items():
         body = f'    async def pay(self) -> None:\n        await {env}.get(Account, "a").debit("x")\n'
         (folder / f"where_{name}.py").write_text(f"{HEAD}class Till(StatefulActor):\n{body}")
+    use = "async def use(client: Client, later: AsyncClient) -> None:\n    "
+    for name, (expression, _) in CLIENT_REVEALED.items():
+        (folder / f"reveal_client_{name}.py").write_text(f"{HEAD}{IMPORTS}{PLAIN}{use}reveal_type({expression})\n")
+    for name, (expression, *_) in CLIENT_REFUSED.items():
+        (folder / f"refuse_client_{name}.py").write_text(f"{HEAD}{IMPORTS}{PLAIN}{use}{expression}\n")
     for path in OURS:
         (folder / f"ours_{path.name}").write_text(path.read_text())
 
@@ -178,3 +220,24 @@ def test_our_own_programs_are_typed(checker: tuple[str, Said]) -> None:
     if which == "pyright":
         faults.pop("ours_job", None)  # it takes the result of `|=` on a TypedDict for a plain dict
     assert faults == {}
+
+
+# -- through a client
+
+
+@pytest.mark.parametrize("name", CLIENT_REVEALED)
+def test_a_call_has_the_type_from_which_an_editor_completes(checker: tuple[str, Said], name: str) -> None:
+    _, said = checker
+    lines = said[f"reveal_client_{name}"]
+    assert len(lines) == 1, lines
+    revealed = re.search(r'"([^"]*)"$', lines[0])
+    assert revealed is not None
+    assert re.sub(r"\w+\.", "", revealed[1]) == CLIENT_REVEALED[name][1]
+
+
+@pytest.mark.parametrize("name", CLIENT_REFUSED)
+def test_a_call_of_a_client_that_does_not_fit_is_an_error(checker: tuple[str, Said], name: str) -> None:
+    which, said = checker
+    words = CLIENT_REFUSED[name][1 if which == "mypy" else 2]
+    lines = said[f"refuse_client_{name}"]
+    assert any(words in one for one in lines if one.startswith(f"{LINE} error ")), lines
