@@ -36,7 +36,7 @@ serve: $(DEV)
 
 # Some tests need more than Python; where it is missing and can't be had they skip, and say so.
 test: $(DEV)
-	@.ci/apt --optional strace=strace curl=curl faketime=faketime
+	@.ci/apt --optional strace=strace curl=curl faketime=faketime systemd-analyze=systemd
 	@.ci/apt --optional chromium=chromium chromedriver=chromium-driver
 	@$(BIN)/python -m pytest -n $(TEST_JOBS) --dist loadfile $(PYTEST_FLAGS)
 

@@ -183,6 +183,16 @@ class Child:
         self._silence = 0.0
         self._asked = 0
         self._heard = 0
+        self.load: Message = {}  # what it said of itself with its last answer to a ping
+
+    @property
+    def serves(self) -> bool:
+        return self.state is State.READY
+
+    @property
+    def answers(self) -> bool:
+        """False for a process that serves and owes the answer to a ping; one that is replaced owes none."""
+        return self.state is not State.STUCK and (self.state is not State.READY or self._silence == 0)
 
     @property
     def pid(self) -> int | None:
@@ -387,6 +397,7 @@ class Child:
     def _on_message(self, message: Message) -> None:
         if "pong" in message:
             self._heard = max(self._heard, int(message["pong"]))
+            self.load = message
         elif "answer" in message:
             waiting = self._asking.get(message["id"])
             if waiting is not None and not waiting.done():
@@ -407,6 +418,7 @@ class Child:
     def _on_exit(self, status: int) -> None:
         process, self._process = self._process, None
         assert process is not None
+        self.load = {}
         was = self.state
         self._nobody_answers()
         self._cancel_timer()

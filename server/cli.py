@@ -10,7 +10,7 @@ from typing import Annotated
 
 import actord
 import typer
-from actord.server.commands import call, check, doctor, init, openapi, serve, tail
+from actord.server.commands import call, check, doctor, init, openapi, serve, systemd, tail
 from actord.server.commands.alarms import alarms
 from actord.server.commands.outbox import outbox
 from actord.server.commands.reload import reload
@@ -36,6 +36,7 @@ app.command("check")(check.check)
 app.command("openapi")(openapi.openapi)
 app.command("reload")(reload)
 app.command("doctor")(doctor.doctor)
+app.command("systemd")(systemd.systemd)
 app.add_typer(alarms, name="alarms")
 app.add_typer(outbox, name="outbox")
 app.add_typer(token, name="token")

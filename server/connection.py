@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 # How long a client may take to close its side after we have said that the connection ends.
 LINGER_SECONDS = 2.0
+# When the server drains: a connection of this age that has not made a request is an idle one.
+FRESH_SECONDS = 1.0
 
 
 class Connection(asyncio.Protocol):
@@ -428,8 +430,11 @@ class Connection(asyncio.Protocol):
         self._receiving = size
 
     def drain(self) -> None:
-        """Finish what is under way, and a request that has begun to arrive; then close. An idle one closes now."""
-        if self._receives():
+        """Finish what is under way, and a request that has begun to arrive; then close. An idle one closes now.
+
+        One that has only just come may have its first request on the way: it is given a moment.
+        """
+        if self._receives() or (self._phase == "accepted" and monotonic() - self._since < FRESH_SECONDS):
             return
         self.deaf = True
         if not self.queue and not self.ended and self.transport is not None:
@@ -463,7 +468,8 @@ class Connection(asyncio.Protocol):
         elif self._held or self.deaf:
             self._since = now
         elif self._phase in ("accepted", "head"):
-            if waited > http.head_timeout:
+            fresh = self._phase == "accepted" and not self.parser.in_head
+            if waited > (FRESH_SECONDS if fresh and self.server.draining else http.head_timeout):
                 if self._phase == "head" or self.parser.in_head:
                     self._late("The head of the request did not arrive in time.")
                 else:

@@ -46,7 +46,7 @@ class Front:
             boot["shards"],
             caller=self._name,
             begun_path=lambda worker: str(runtime_dir / f"begun-front{index}-worker{worker}"),
-            on_change=self._report_ready,
+            on_change=self._on_change,
         )
         self._control = ControlChannel(self._on_message, lambda: os._exit(0))
         slots = SlotMap(boot["links"], boot["shards"], boot.get("epoch", ""), boot.get("ticket", ""))
@@ -56,6 +56,8 @@ class Front:
         self._wished = 0
         if boot.get("access") is not None:
             self._server.ask_for_tokens(boot["access"])
+        self._patient: bool = boot["patient"]
+        self._started = asyncio.Event()
         self._listening = False
         self._reported = False
         self._stop = asyncio.Event()
@@ -65,20 +67,31 @@ class Front:
         """Serve until drained."""
         await self._control.attach(control)
         self._router.connect()
-        await self._server.listen([socket.socket(fileno=fd) for fd in self._listen])
-        await self._server.listen([socket.socket(fileno=fd) for fd in self._monitors], MonitorConnection)
-        self._server.lag.start()
-        self._listening = True
-        self._report_ready()
+        if self._patient:  # a service manager keeps the sockets: who comes now may wait in their queues
+            await self._started.wait()
+        if not self._stop.is_set():
+            await self._listen_now()
         sweeper = asyncio.create_task(self._sweep())
         await self._stop.wait()
         sweeper.cancel()
         self._router.close()
 
+    async def _listen_now(self) -> None:
+        await self._server.listen([socket.socket(fileno=fd) for fd in self._listen])
+        await self._server.listen([socket.socket(fileno=fd) for fd in self._monitors], MonitorConnection)
+        self._server.lag.start()
+        self._listening = True
+        self._report_ready()
+
     async def _sweep(self) -> None:
         while True:
             await asyncio.sleep(SWEEP_SECONDS)
             self._server.sweep()
+
+    def _on_change(self) -> None:
+        if self._router.started:
+            self._started.set()
+        self._report_ready()
 
     def _report_ready(self) -> None:
         if self._listening and self._router.started and not self._reported:
@@ -103,6 +116,7 @@ class Front:
                 self._drain = asyncio.create_task(self._drained(message["drain"]))
             else:
                 self._stop.set()
+                self._started.set()
 
     def _answer(self, request: Message) -> Message:
         if request.get("do") == "metrics":
@@ -128,6 +142,7 @@ class Front:
             async with asyncio.timeout(seconds):
                 await self._server.drained()
         self._stop.set()
+        self._started.set()  # nobody is waited for any more
 
 
 def main() -> None:

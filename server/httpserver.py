@@ -34,6 +34,8 @@ Scraped = Callable[[dict[str, str] | None], None]  # "type" and "text"; None: th
 # Listening again sets the backlog anew, and the loop's own default is 100.
 BACKLOG = 4096
 
+SETTLE_SECONDS = 0.01
+
 
 class HttpServer:
     """Serves clients on inherited sockets. Create it on a running loop."""
@@ -52,6 +54,7 @@ class HttpServer:
         self.tls = context_of(settings.server)
         self.proxies = Proxies(settings.server.forwarded_allow_ips)
         self.draining = False
+        self._settled = False
         self.receiving = 0  # bytes of bodies that are not complete yet, of all connections
         self.receiving_limit = LINK_BYTES
         host = settings.server.host
@@ -156,7 +159,7 @@ class HttpServer:
 
     def check_empty(self) -> None:
         """Draining ends with the last connection, when the actors know of the last socket's end."""
-        if self.draining and not self.connections and not len(self.hub):
+        if self._settled and not self.connections and not len(self.hub):
             self._empty.set()
 
     def ask_for_tokens(self, message: Mapping[str, Any]) -> None:
@@ -194,6 +197,11 @@ class HttpServer:
             server.close()
         for connection in list(self.connections):
             connection.drain()
+        self.loop.call_later(SETTLE_SECONDS, self._settle)
+
+    def _settle(self) -> None:
+        """What the loop had taken off the listening sockets before they were closed is among the connections now."""
+        self._settled = True
         self.check_empty()
 
     async def drained(self) -> None:

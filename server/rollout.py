@@ -136,6 +136,7 @@ class Rollout:
 
     async def _run(self, say: Say) -> dict[str, Any]:
         began = monotonic()
+        self._supervisor.notifier.reloading()
 
         def tell(words: str) -> None:
             log.info("%s", words)
@@ -157,6 +158,8 @@ class Rollout:
             for process in self._waiting:
                 process.kill()
             self._waiting.clear()
+            if self._serving():
+                self._supervisor.notifier.ready(self._supervisor.status)
         seconds = round(monotonic() - began, 3)
         return {"workers": len(self._supervisor.workers), "seconds": seconds, "changed": changed}
 

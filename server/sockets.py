@@ -121,16 +121,20 @@ def is_loopback(host: str) -> bool:
 class RuntimeDir:
     """The folder (0700) of the workers' sockets and the links' begun maps.
 
-    ``run`` in the data directory, whose lock the caller holds, or a temporary folder when that path is too long for
-    a unix socket. What an earlier server left in it is removed.
+    ``run`` in the data directory, whose lock the caller holds; or a temporary folder, in ``given`` (the service
+    manager's runtime directory, which is memory) or when that path is too long for a unix socket. What an earlier
+    server left in it is removed.
     """
 
-    def __init__(self, data_dir: Path) -> None:
+    def __init__(self, data_dir: Path, given: str = "") -> None:
         folder = data_dir / "run"
         longest = os.fsencode(str(folder / "worker-9999.sock"))
-        self._temporary = len(longest) > UNIX_PATH_BYTES
+        self._temporary = bool(given) or len(longest) > UNIX_PATH_BYTES
         if self._temporary:
-            self.path = Path(tempfile.mkdtemp(prefix="actord-"))
+            try:
+                self.path = Path(tempfile.mkdtemp(prefix="actord-", dir=given or None))
+            except OSError as error:
+                raise StartError(f"Can't prepare a folder in {given}: {error.strerror}.", CONFIG) from None
             return
         self.path = folder
         try:

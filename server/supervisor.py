@@ -12,6 +12,7 @@ Promises:
 5. No child outlives it, whatever ends it: the kernel kills them with their parent, and they end when their control
    line closes.
 6. HUP reloads the program and the configuration (``server/rollout.py``).
+7. Under a service manager it takes the sockets that it is handed, and tells how it is (``server/notify.py``).
 
 Children are started with the interpreter (``sys.executable -m``), never by a bare fork: an SQLite connection must not
 cross one. The first line on a child's control line is its ``boot`` message; see ``shards/control.py``.
@@ -26,7 +27,6 @@ import os
 import resource
 import secrets
 import signal
-import socket
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from enum import Enum, auto
@@ -37,13 +37,16 @@ import actord
 import msgspec
 from actord import logs
 from actord.errors import DataDirError, DataDirLocked, InvariantViolated
-from actord.server import admin, guard, sockets, system, tls
+from actord.server import admin, guard, sockets, tls
 from actord.server.announce import announce, report
 from actord.server.children import Child, Next
 from actord.server.exits import CONFIG, FAILED, OK, TEMPORARY, StartError
+from actord.server.listeners import Listeners
 from actord.server.metrics import ServerMetrics
+from actord.server.notify import Notifier
 from actord.server.process import Failure
 from actord.server.rollout import Rollout
+from actord.server.vitals import Vitals
 from actord.settings import Settings
 from actord.shards.blackbox import BlackBox
 from actord.shards.control import ControlChannel, Message
@@ -104,17 +107,17 @@ class Supervisor:
         # for life
         self.settings = settings
         self.program: dict[str, Any] = {}
-        self.urls: list[str] = []
         self.data_dir: DataDir
+        self.listeners: Listeners
         self.metrics: ServerMetrics
         self.workers: list[Child] = []
         self.fronts: list[Child] = []
-        self.rollout = Rollout(self, resolve or (lambda: settings))
+        read = resolve or (lambda: settings)
+        self.rollout = Rollout(self, lambda: self.listeners.correct(read()))
+        self.notifier = Notifier(os.environ)
         self._companion = companion
         self._argv = {"front": front, "worker": worker}
         self._cleanup = contextlib.ExitStack()
-        self._listeners: list[socket.socket] = []
-        self._monitors: list[socket.socket] = []
         # changing
         self.state = State.STARTING
         self.exit = OK
@@ -167,6 +170,7 @@ class Supervisor:
         except DataDirError as error:
             raise StartError(error.detail, CONFIG) from None
         self._cleanup.callback(self.data_dir.close)
+        self._cleanup.callback(self.notifier.close)
         shards = self.data_dir.shards
         workers = min(wanted, shards)
         if workers < wanted:
@@ -174,10 +178,11 @@ class Supervisor:
             log.log(level, "the data directory has %d shards: %d workers are started, not %d", shards, workers, wanted)
         self.guard = guard.Guard(self.settings)
         self.guard.load()
-        self._listeners = listeners = self._listen()
-        self.guard.check_public(listeners)
+        self.listeners = listeners = Listeners(self.settings, self._cleanup)
+        self.guard.check_public(listeners.clients)
         tls.context_of(server)  # what can't be used is refused before anything starts
-        runtime = sockets.RuntimeDir(Path(self.data_dir.path))
+        given = os.environ.get("RUNTIME_DIRECTORY", "").partition(":")[0]  # of the service manager
+        runtime = sockets.RuntimeDir(Path(self.data_dir.path), given)
         self._cleanup.callback(runtime.remove)
 
         settings = msgspec.to_builtins(self.settings)
@@ -220,51 +225,22 @@ class Supervisor:
                 boot["direct"] = direct.fileno()
                 fds.append(direct.fileno())
             self.workers.append(self._child("worker", index, boot, fds, black_box))
-        fds = [sock.fileno() for sock in listeners]
-        monitors = [sock.fileno() for sock in self._monitors]
+        fds = [sock.fileno() for sock in listeners.clients]
+        monitors = [sock.fileno() for sock in listeners.scrapers]
         for index in range(server.fronts):
             boot = {
                 **common,
                 "boot": "front",
                 "index": index,
                 "listen": fds,
+                "patient": listeners.handed,
                 "monitors": monitors,
                 "access": self.guard.message,
             }
             self.fronts.append(self._child("front", index, boot, [*fds, *monitors]))
+        self._vitals = Vitals(self.workers, self.fronts, shards)
         self.metrics = ServerMetrics((*self.workers, *self.fronts))
         self._admin = self._open_admin()
-
-    def _listen(self) -> list[socket.socket]:
-        server = self.settings.server
-        listeners = []
-        if server.host:
-            sock = self._cleanup.enter_context(sockets.open_tcp(server.host, server.port))
-            host, port = sock.getsockname()[:2]
-            scheme = "https" if server.tls_cert else "http"
-            self.urls.append(f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}")
-            listeners.append(sock)
-        if server.uds:
-            path = os.path.abspath(server.uds)
-            # In this order at the end: close, then remove the file that nobody listens on any more.
-            sock = sockets.open_uds(path)
-            self._cleanup.callback(sockets.remove_uds, path)
-            self._cleanup.enter_context(sock)
-            self.urls.append(f"unix:{path}")
-            listeners.append(sock)
-        self._monitors = self._listen_for_scrapers()
-        if not listeners:
-            raise StartError("Nothing to listen on: give server.host or server.uds a value.", CONFIG)
-        return listeners
-
-    def _listen_for_scrapers(self) -> list[socket.socket]:
-        listen = self.settings.metrics.listen
-        if not listen:
-            return []
-        host, _, port = listen.rpartition(":")
-        sock = self._cleanup.enter_context(sockets.open_tcp(host.strip("[]"), int(port), option="metrics.listen"))
-        log.info("metrics on http://%s:%d%s", host, sock.getsockname()[1], system.METRICS)
-        return [sock]
 
     def _open_admin(self) -> admin.AdminServer:
         path = str(self.data_dir.path)
@@ -303,7 +279,10 @@ class Supervisor:
         self._news.set()
         if self.state is State.STARTING and len(self._ready) == len(self.workers) + len(self.fronts):
             self._step(Event.ALL_READY)
-            announce(self.settings, self.program, self.urls, str(self.data_dir.path), len(self.workers))
+            announce(self.settings, self.program, self.listeners.urls, str(self.data_dir.path), len(self.workers))
+            for front in self.fronts:  # one that comes later serves what there is
+                front.boot = front.boot | {"patient": False}
+            self.notifier.ready(self.status)
 
     def child_failed(self, child: Child, failure: Failure) -> Next:
         self._ready.discard(child)
@@ -366,8 +345,8 @@ class Supervisor:
         if self.state not in (State.STARTING, State.SERVING):
             return
         self._step(Event.STOP)
-        for sock in self._listeners:  # else the kernel lets in who comes now, and nobody answers
-            sock.close()
+        self.notifier.stopping(limit)
+        self.listeners.close_clients()
         loop = asyncio.get_running_loop()
         self._drain_until = loop.time() + limit
         self._deadline = loop.call_later(limit, self._kill, f"not finished within {limit:g} s: ending now")
@@ -464,12 +443,28 @@ class Supervisor:
 
     async def _tick(self) -> None:
         while True:
-            interval = min(PING_SECONDS, self.settings.server.stuck_after / 4)
+            interval = min(PING_SECONDS, self.settings.server.stuck_after / 4, (self.notifier.watchdog or 3600.0) / 4)
             await asyncio.sleep(interval)
             for child in (*self.workers, *self.fronts):
                 child.tick(interval)
             if self.guard.changed():
                 self._reload_tokens()
+            if self.notifier:
+                self._tell_how_it_is()
+
+    def _tell_how_it_is(self) -> None:
+        if self._vitals.all_answer:
+            self.notifier.feed()
+        if self.state is State.STARTING:
+            self.notifier.status(self._vitals.starting())
+        elif self.state is State.SERVING and self._vitals.due():
+            self.notifier.status(self.status)
+
+    @property
+    def status(self) -> str:
+        """How it is, in a line."""
+        app = self.settings.app
+        return self._vitals.line(str(self.program.get("name") or app.name or app.main))
 
     async def _run_companion(self, companion: Callable[[Supervisor], Awaitable[None]]) -> None:
         try:

@@ -43,6 +43,8 @@ class Worker(Protocol):
 
     def leave(self, limit: float, *, park: bool) -> None: ...
 
+    def load(self) -> Message: ...
+
     def explain(self, signal: int, frame: FrameType | None) -> None: ...
 
 
@@ -104,7 +106,7 @@ class Process:
     def _on_message(self, message: Message) -> None:
         worker = self._worker
         if "ping" in message:
-            self._control.send({"pong": message["ping"]})
+            self._control.send({"pong": message["ping"], **(worker.load() if worker is not None else {})})
         elif "serve" in message:
             self._go.set()
         elif "leave" in message or "drain" in message:

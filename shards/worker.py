@@ -164,6 +164,7 @@ class Worker:
         )
         self._owner_of_shard = {shard: owner for owner, link in enumerate(boot["links"]) for shard in link["shards"]}
         self._event_sweeper = EventSweeper(dispatcher, runner, self.shards.values())
+        self._damaged = damaged
         self._servers: list[asyncio.Server] = []
         self._leaving: asyncio.Task[None] | None = None
         self._park = False
@@ -315,6 +316,14 @@ class Worker:
         return link
 
     # -- for whoever looks from outside
+
+    def load(self) -> Message:
+        """What the supervisor is told with each answer to a ping."""
+        return {
+            "calls": sum(self._meter.call.counts),
+            "instances": sum(len(host.activations) for host in self.dispatcher.hosts.values()),
+            "damaged": len(self._damaged),
+        }
 
     def watch(self, black_box: int) -> None:
         """Keep what runs here where the supervisor can read it."""

@@ -4,6 +4,7 @@ It reports what happens to it as datagrams to the socket EVENTS, so that a test 
 words joined by commas, or ``-``:
 
     mute          answers no ping
+    slow          never becomes ready
     stays         does not leave when it is told to drain
     forks         has a child of its own, which does not look at the control line
     fatal         reports that the program does not load, in each life
@@ -102,6 +103,9 @@ async def serve(sock: socket.socket, tell: Any) -> int:
     channel = ControlChannel(on_message, leave.set)
     sock.setblocking(False)
     await channel.attach(sock)
+    if "slow" in BEHAVIOUR:
+        await leave.wait()
+        return 0
     channel.send({"ready": True, "pid": os.getpid(), "program": PROGRAM})
     tell("ready")
     await leave.wait()

@@ -150,6 +150,7 @@ class FrontProcess:
         self.tell(
             {
                 "boot": "front",
+                "patient": False,
                 "supervisor": os.getpid(),
                 "index": 0,
                 "settings": settings or {},

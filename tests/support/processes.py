@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,17 @@ def wait_until_gone(pid: int) -> None:
 class FakeServer:
     """A real supervisor process over fake children, and the children's reports."""
 
-    def __init__(self, tmp_path: Path, settings: Settings, *, front: str = "-", worker: str = "-") -> None:
+    def __init__(
+        self,
+        tmp_path: Path,
+        settings: Settings,
+        *,
+        front: str = "-",
+        worker: str = "-",
+        environ: Mapping[str, str] | None = None,
+        before: Sequence[str] = (),
+    ) -> None:
+        """``environ``: beside the test's own. ``before``: a command that runs the supervisor's."""
         self._path = tmp_path / f"events-{time.monotonic_ns()}"
         self._events = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._events.bind(str(self._path))
@@ -50,6 +60,7 @@ class FakeServer:
         self.seen: list[dict[str, Any]] = []
         script = Path(__file__).with_name("run_supervisor.py")
         command = [
+            *before,
             sys.executable,
             "-P",
             str(script),
@@ -60,7 +71,12 @@ class FakeServer:
         ]
         # A session of its own, as under a terminal: Ctrl-C goes to the process group.
         self.process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+            env={**os.environ, **(environ or {})},
         )
 
     def until(self, event: str, who: str = "", count: int = 1) -> dict[str, Any]:
