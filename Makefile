@@ -12,7 +12,7 @@ BENCH  := $(VENV)/.installed-bench
 PEERS  := .peers/.installed
 TYPED  := .typecheck
 
-.PHONY: help serve test proof lint format bench bench-peers bench-sql bench-calls bench-keys bench-ws load load-web profile clean
+.PHONY: help serve test proof lint format bench bench-peers bench-growth bench-sql bench-calls bench-keys bench-ws load load-web profile clean
 
 help:
 	@echo "make serve    the account example on 127.0.0.1:8000"
@@ -22,6 +22,7 @@ help:
 	@echo "make format   put the source into its style"
 	@echo "make bench    durable calls a second, beside other systems (installs wrk and PostgreSQL)"
 	@echo "make bench-peers  the same beside Redis, PostgreSQL, workerd and Restate too, with a table and a plot (installs them)"
+	@echo "make bench-growth what a call costs as names, values, keys, the database and its log grow, with plots"
 	@echo "make bench-keys   what an idempotency key costs, beside the same call without"
 	@echo "make bench-ws     messages through rooms of WebSockets, beside FastAPI with state in memory"
 	@echo "make profile  where the CPU of a durable call goes"
@@ -67,6 +68,10 @@ bench-peers: $(BENCH) $(PEERS)
 	@.ci/apt wrk=wrk pg_ctlcluster=postgresql
 	@.ci/apt --optional strace=strace ip=iproute2 redis-benchmark=redis-tools
 	@$(BIN)/python -m actord.loadtest.bench_peers $(BENCH_FLAGS)
+
+bench-growth: $(BENCH)
+	@.ci/apt wrk=wrk
+	@$(BIN)/python -m actord.loadtest.growth $(BENCH_FLAGS)
 
 bench-sql: $(BENCH)
 	@.ci/apt wrk=wrk pg_ctlcluster=postgresql

@@ -116,12 +116,18 @@ def run_wrk(
     path: str = DEBIT_PATH,
     body: str = DEBIT_BODY,
     keys: bool = False,
+    walk: tuple[int, int] | None = None,
 ) -> WrkResult:
-    """Run wrk with one thread for ``seconds`` over ``names`` accounts. Raises MeasureError when it fails."""
+    """Run wrk with one thread for ``seconds`` over ``names`` accounts. Raises MeasureError when it fails.
+
+    ``walk``: the first account's number, and how far it is from one to the next; without, they are picked by chance.
+    """
     command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", "--timeout", "10s"]
     command += ["-s", str(SCRIPT), f"http://127.0.0.1:{port}"]
     environment = os.environ | {"BENCH_NAMES": str(names), "BENCH_PATH": path, "BENCH_BODY": body}
     environment["BENCH_KEYS"] = "1" if keys else ""
+    if walk:
+        environment |= {"BENCH_FIRST": str(walk[0]), "BENCH_STRIDE": str(walk[1])}
     try:
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=seconds + 60)
     except (OSError, subprocess.TimeoutExpired) as error:

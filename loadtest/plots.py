@@ -8,7 +8,7 @@ from typing import Any
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 STYLE: Any = {
     "axes.grid": True,
@@ -83,3 +83,30 @@ def short(value: float, _: object = None) -> str:
         if value >= size:
             return f"{value / size:g}{unit}"
     return f"{value:g}"
+
+
+def lines(target: Path, panels: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]], axis: str) -> None:
+    """Panels side by side over one log axis, each with its lines on a log axis; what is 0 is not drawn."""
+    with mpl.rc_context(STYLE):
+        drawing = Figure(figsize=(4.2 * len(panels), 3.2), layout="constrained")
+        for axes, (title, series) in zip(drawing.subplots(1, len(panels)), panels.items(), strict=True):
+            for (name, points), (colour, marker) in zip(series.items(), SERIES, strict=False):
+                known = [(x, y) for x, y in points if y > 0]
+                columns = list(zip(*known, strict=True)) or [(), ()]
+                axes.plot(*columns, color=colour, marker=marker, markersize=5, label=name)
+            axes.set_xscale("log")
+            axes.set_yscale("log")
+            low, high = axes.get_ylim()
+            if high < 10 * low:  # a flat curve looks flat
+                middle = (low * high) ** 0.5
+                axes.set_ylim(middle / 10**0.5, middle * 10**0.5)
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 1_000 * low else (1,)))
+            for side in (axes.xaxis, axes.yaxis):
+                side.set_major_formatter(FuncFormatter(short))
+                side.set_minor_formatter(NullFormatter())
+            axes.set_title(title)
+            axes.set_xlabel(axis)
+        handles, labels = drawing.axes[0].get_legend_handles_labels()
+        if len(labels) > 1:
+            drawing.legend(handles, labels, loc="outside upper center", ncols=len(labels))
+    _write(drawing, target)
