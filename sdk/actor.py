@@ -22,6 +22,7 @@ class StatefulActor:
     Class attributes that a subclass may set:
 
     * ``rpc``: the names of the only callable methods.
+    * ``expose``: False: unknown to callers over HTTP; actors, messages and the front door reach it (default True).
     * ``call_timeout``: seconds that a call or ``fetch`` may run (default 30); ``@timeout`` does it for one method.
     * ``idle_after``: seconds without a call after which the instance leaves memory (default 60).
     * ``init_timeout``: seconds that the initialisation may take (default 30).
@@ -41,6 +42,7 @@ class StatefulActor:
     """
 
     rpc: ClassVar[tuple[str, ...] | None] = None
+    expose: ClassVar[bool] = True
     call_timeout: ClassVar[float | None] = None
     idle_after: ClassVar[float | None] = None
     init_timeout: ClassVar[float | None] = None

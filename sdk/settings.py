@@ -115,6 +115,7 @@ class Metrics(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 class ActorBinding(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     binding: str
     type: str
+    expose: bool | None = None  # None: as the class says
 
 
 class MountedProgram(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):

@@ -37,6 +37,8 @@ def curl_lines(program: Mapping[str, Any], url: str) -> Iterator[str]:
         path = re.sub(r"\{[^}]*\}", SAMPLE_NAME, route["path"])
         yield _line(prefix, route["method"], base + path, route.get("body"), has_body=route.get("body") is not None)
     for type_ in program.get("types") or ():
+        if not type_.get("exposed", True):
+            continue
         for method in type_["methods"]:
             parameters = method["parameters"]
             chosen = [parameter for parameter in parameters if parameter["required"]] or parameters[:1]

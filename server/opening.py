@@ -135,7 +135,7 @@ class Opening(asyncio.Protocol):
             except ActordError as error:
                 self.fail(error)
                 return
-            self.relay.event(self, WS_OPEN, self.uid, *key, request, self.deadline)
+            self.relay.event(self, WS_OPEN, self.uid, *key, request, self.deadline, True)
         elif not self.pending:
             self.relay.leave(self)
 

@@ -95,13 +95,15 @@ def check_bindings(place: str, entries: Any) -> list[ActorBinding]:
     for number, entry in enumerate(entries, 1):
         where = f"{place}: [[actors]] number {number}"
         for key in entry:
-            if key not in ("binding", "type"):
-                raise ConfigError(f"{where}: unknown key {key!r}. Known are: binding, type.")
+            if key not in ("binding", "type", "expose"):
+                raise ConfigError(f"{where}: unknown key {key!r}. Known are: binding, type, expose.")
         for key in ("binding", "type"):
             _check_identifier(where, key, entry.get(key))
         if len(entry["type"]) > TYPE_CHARS:
             raise ConfigError(f"{where}: type {entry['type']!r} is longer than {TYPE_CHARS} characters.")
-        bindings.append(ActorBinding(binding=entry["binding"], type=entry["type"]))
+        if type(entry.get("expose", True)) is not bool:
+            raise ConfigError(f"{where}: expose = {entry['expose']!r} can't be: write true or false.")
+        bindings.append(ActorBinding(**entry))
     twice = _first_repeated([one.binding for one in bindings])
     if twice is not None:
         raise ConfigError(f"{place}: [[actors]]: the binding {twice!r} is there twice.")

@@ -60,6 +60,8 @@ class Dispatcher:
         self._pool = pool = SqlPool(settings.sql_connections)
         self._gone: dict[str, Host] = {}  # types that only the store knows, once an operator asked for one
         self.hosts = {name: Host(type_, settings, pool) for name, type_ in program.types.items()}
+        # Those that callers from outside may reach: clients, by a front or directly.
+        self.exposed = {name: host for name, host in self.hosts.items() if host.type.exposed}
         self.refused: Counter[str] = Counter()  # before a turn was queued, by the error's class
         self.shard_of: list[Shard | None] = []  # by slot; None: another worker's
         self.damaged: frozenset[int] = frozenset()  # slots of shards that are not served
@@ -80,9 +82,9 @@ class Dispatcher:
         if type(id_) is not int or not 0 <= id_ < LINK_CALLS or type(deadline) is not int or type(body) is not bytes:
             _check_frame(id_, deadline, flags, body)
         try:
-            host = self.hosts.get(type_)
+            host = sink.hosts.get(type_)
             if host is None:
-                host = self.hosts[self._program.type(type_).name]
+                raise self.unknown_type(sink, type_)
             method = host.type.methods.get(method_name)
             if method is None:
                 method = host.type.method(method_name)
@@ -100,9 +102,9 @@ class Dispatcher:
         if "msg" in extras:
             checked(extras["msg"])
         try:
-            host = self.hosts.get(type_)
+            host = sink.hosts.get(type_)
             if host is None:
-                host = self.hosts[self._program.type(type_).name]
+                raise self.unknown_type(sink, type_)
             method = host.type.methods.get(method_name)
             if method is None:
                 method = host.type.method(method_name)
@@ -122,7 +124,9 @@ class Dispatcher:
         _, id_, type_, name, request, extras, flags, deadline, body = frame
         _check_frame(id_, deadline, flags, body)
         try:
-            host = self.hosts[self._program.type(type_).name]
+            host = sink.hosts.get(type_)
+            if host is None:
+                raise self.unknown_type(sink, type_)
             if flags & EVENTS:
                 check_name(name)
                 slot = slot_of(host.type.name, name)
@@ -157,6 +161,10 @@ class Dispatcher:
         if flags & BODY_FOLLOWS:
             asked.body_follows(sink.open_body(id_), self.body_bytes)
         door.begin(sink, id_, asked, flags, deadline, now)
+
+    def unknown_type(self, sink: Connection, type_: str) -> ActordError:
+        """What to answer to a caller that can reach no such type."""
+        return self._program.unknown_type(type_, outside=sink.hosts is self.exposed)
 
     def _describe(self, sink: Connection, id_: int, flags: int) -> None:
         from actord.shards.openapi import document  # only a worker that is asked for it pays for it

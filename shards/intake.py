@@ -90,6 +90,7 @@ class Connection(asyncio.Protocol, Sink):
         self.bodies: dict[int, Chunks] = {}  # of requests, while they come
         self._flush_due = False
         self.caller = ""
+        self.hosts = dispatcher.exposed  # by the names of their types, those that its calls reach
         self._parked: list[Frame] = []  # while fronts are awaited
         self.closed = asyncio.Event()
         self.stopped: asyncio.Event | None = None  # this worker leaves; set: and the caller has said its last word
@@ -200,6 +201,8 @@ class Connection(asyncio.Protocol, Sink):
             raise WireError(f"{caller!r} came when the worker was about to leave")
         self.caller = caller
         self.outside = not caller.startswith("worker-")
+        if not self.outside:
+            self.hosts = self._dispatcher.hosts
         if kind != HELLO or version != VERSION:
             raise WireError(f"{caller!r} speaks version {version} of the wire format; this worker speaks {VERSION}")
         fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)

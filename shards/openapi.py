@@ -47,7 +47,7 @@ def describe(program: Program) -> Json:
     """The whole document."""
     schemas = Schemas()
     paths: Json = {}
-    types = sorted(program.types.values(), key=lambda type_: type_.name)
+    types = sorted((t for t in program.types.values() if t.exposed), key=lambda type_: type_.name)
     for type_ in types:
         for method in type_.methods.values():
             paths[f"/actors/{type_.name}/{{name}}/{quote(method.name)}"] = {

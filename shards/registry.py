@@ -10,7 +10,7 @@ import importlib.util
 import inspect
 import re
 import sys
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -25,7 +25,7 @@ from actord.errors import (
 from actord.http import Request, Response
 from actord.limits import TYPE_CHARS
 from actord.measures import new_times
-from actord.settings import App, MountedProgram
+from actord.settings import ActorBinding, App, MountedProgram
 from actord.shards.arguments import Binder
 from actord.shards.socket_handlers import socket_handlers
 
@@ -102,6 +102,9 @@ class ActorType:
         self.events_kept = _count(cls, "events_kept", 1)
         self.events_age = _seconds(cls, "events_age")
         self.events_public = bool(cls.events_public)
+        if type(cls.expose) is not bool:
+            raise ProgramError(f"{cls.__name__}.expose must be True or False: callers over HTTP can reach it, or not.")
+        self.exposed = cls.expose
         self.send_retries = _count(cls, "send_retries", 0)
         self.fetch = Method(self.name, "fetch", cls.fetch, getattr(cls.fetch, "__actord_timeout__", self.timeout))
         try:
@@ -150,7 +153,12 @@ class ActorType:
 
     def describe(self) -> dict[str, Any]:
         methods = sorted(self.methods.values(), key=lambda m: m.function.__code__.co_firstlineno)
-        return {"type": self.name, "binding": self.binding, "methods": [m.describe() for m in methods]}
+        return {
+            "type": self.name,
+            "binding": self.binding,
+            "exposed": self.exposed,
+            "methods": [m.describe() for m in methods],
+        }
 
 
 class Mounted(NamedTuple):
@@ -191,9 +199,13 @@ class Program:
     def type(self, name: str) -> ActorType:
         found = self.types.get(name)
         if found is None:
-            known = ", ".join(sorted(self.types)) or "none"
-            raise ActorUnknownTypeError(f"There is no actor type {name!r}. There is: {known}.")
+            raise self.unknown_type(name)
         return found
+
+    def unknown_type(self, name: str, *, outside: bool = False) -> ActorUnknownTypeError:
+        """What to say of a type that is not there; ``outside``: for whom those that are not exposed aren't either."""
+        known = ", ".join(sorted(n for n, t in self.types.items() if t.exposed or not outside)) or "none"
+        return ActorUnknownTypeError(f"There is no actor type {name!r}. There is: {known}.")
 
     def routes(self) -> list[Route]:
         """Those that the front door's docstring lists."""
@@ -235,6 +247,7 @@ def load_program(app: App) -> Program:
             other = bindings.setdefault(binding, types[name]).name
             if other != name:
                 raise ProgramError(f"Two programs have the binding {binding!r}, for {other} and for {name}.")
+    _expose([one for program, _ in modules for one in program.actors], types)
     front_door, asgi = _front_door(app.main, main)
     mounted = []
     for further, (_, module) in zip(app.programs, modules[1:], strict=True):
@@ -282,6 +295,16 @@ def _bindings(
             known = ", ".join(sorted(classes)) or "no StatefulActor subclass"
             raise ProgramError(f"[[actors]] names the type {binding.type!r}, but the program has: {known}.")
     return {binding.binding: binding.type for binding in program.actors}
+
+
+def _expose(stated: Iterable[ActorBinding], types: dict[str, ActorType]) -> None:
+    """What ``[[actors]]`` say of who may reach a type wins over its class. Types have it, not bindings."""
+    said: dict[str, bool] = {}
+    for one in stated:
+        if one.expose is not None and said.setdefault(one.type, one.expose) != one.expose:
+            raise ProgramError(f"[[actors]] say of the type {one.type!r} that it is exposed, and that it is not.")
+    for name, exposed in said.items():
+        types[name].exposed = exposed
 
 
 def _front_door(name: str, module: ModuleType) -> tuple[FrontDoor | None, Any]:

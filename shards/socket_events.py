@@ -109,10 +109,11 @@ class SocketEvents:
         elif sid in self.parties:
             raise WireError(f"socket {sid} is open already")
         elif kind == WS_OPEN:
-            _, _, _, uid, type_, name, request, deadline = frame
+            _, _, _, uid, type_, name, request, deadline, *forwarded = frame
             _check(str, uid, type_, name)
             _check(int, deadline)
-            self._open(sid, seq, uid, type_, name, Request.from_wire(request, b""), deadline)
+            request = Request.from_wire(request, b"")
+            self._open(sid, seq, uid, type_, name, request, deadline, forwarded=bool(forwarded))
         else:
             _, _, _, uid, request, deadline = frame
             _check(str, uid)
@@ -128,8 +129,22 @@ class SocketEvents:
         self.connection.put_socket((WS_REFUSE, sid, status, body, head), 0)
         self.done(sid, seq)
 
-    def _open(self, sid: int, seq: int, uid: str, type_: str, name: str, request: Request, deadline: int) -> None:
+    def _open(
+        self,
+        sid: int,
+        seq: int,
+        uid: str,
+        type_: str,
+        name: str,
+        request: Request,
+        deadline: int,
+        *,
+        forwarded: bool,
+    ) -> None:
+        """``forwarded``: by the front door, which reaches all types."""
         try:
+            if not forwarded and type_ not in self.connection.hosts:
+                raise self.dispatcher.unknown_type(self.connection, type_)
             act = self.dispatcher.activation(type_, name)
         except ActordError as error:
             self.refuse(sid, seq, error)

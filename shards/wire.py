@@ -43,7 +43,7 @@ which every caller is told, says that nothing more is taken: the caller sends wh
 frame after that on this connection, which the worker then closes. What it did not take has not begun.
 
 Sockets (server/relay.py, shards/sockets.py) are numbered by the front for each link: ``sid``.
-  WS_OPEN     sid, seq, uid, type, name, request, deadline          WS_ACCEPT     sid, subprotocol or None, head
+  WS_OPEN     sid, seq, uid, type, name, request, deadline[, True]  WS_ACCEPT     sid, subprotocol or None, head
   WS_DOOR     sid, seq, uid, request, deadline                      WS_REFUSE     sid, status, body, head
   WS_MESSAGE  sid, seq, data                                        WS_FORWARD    sid, type, name, request, head
   WS_CLOSED   sid, seq, code, reason                                WS_SEND       sid, data
@@ -55,6 +55,7 @@ The first four are events. ``seq`` grows from event to event of a link; each eve
 everything that its turn sends. When the turn of an event begins, its seq is noted in the begun map, in the eight bytes
 of the sid. ``data`` is str or bytes, ``tags`` a list of str, ``attachment`` the value as the codec encodes it, or None.
 WS_HELD names the sockets that were accepted before this connection of the link; an empty one is the last.
+The True of WS_OPEN: the front door leaves the socket to the actor, which need not be exposed to clients for that.
 WS_REFUSE answers WS_OPEN or WS_DOOR over HTTP; WS_FORWARD asks to open the socket at an actor, with that request and
 those lines in the head of the answer.
 """

@@ -40,7 +40,8 @@ def listing(program: dict[str, Any]) -> str:
     """The program as lines of text."""
     lines = [f"program {program['name']}"]
     for type_ in program["types"]:
-        lines += ["", f"actor {type_['type']}, bound as {type_['binding']}"]
+        hidden = "" if type_["exposed"] else ", not reachable over HTTP"
+        lines += ["", f"actor {type_['type']}, bound as {type_['binding']}{hidden}"]
         shown = [f"{method['name']}{method['signature']}" for method in type_["methods"]]
         for method, text in zip(type_["methods"], shown, strict=True):
             summary = (method.get("doc") or "").strip().partition("\n")[0]

@@ -17,7 +17,7 @@ from typing import Any
 from actord import StatefulActor, codec
 from actord.limits import BEGUN_BYTES, LINK_CALLS
 from actord.settings import Actors
-from actord.shards.activation import Activation
+from actord.shards.activation import Activation, Host
 from actord.shards.admin import Admin
 from actord.shards.alarm_admin import AlarmAdmin
 from actord.shards.alarms import AlarmScheduler
@@ -140,6 +140,7 @@ class Caller(Sink):
 
     def __init__(self) -> None:
         self.outside = True
+        self.hosts: dict[str, Host] = {}  # that its calls reach
         self.begun = mmap.mmap(-1, BEGUN_BYTES)
         self.calls: dict[int, Call] = {}
         self.doors: dict[int, asyncio.Task[None]] = {}
@@ -238,6 +239,7 @@ class Core:
         own = slot_range(shard, shards)
         self.dispatcher.shard_of = [self.shard if slot in own else None for slot in range(SLOTS)]
         self.caller = Caller()
+        self.caller.hosts = self.dispatcher.exposed
         self._now: Callable[[], float] = loop.time
         _cores.append(self)
 
@@ -262,6 +264,7 @@ class Core:
     ) -> Pending:
         """A CALL frame with this body, its deadline ``within`` seconds from now; with a ``key`` a CALLX frame."""
         caller = caller or self.caller
+        caller.hosts = self.dispatcher.exposed  # it is a client of a front
         pending = caller.open()
         deadline = int((self._now() + within) * 1000)
         if key is not None:
