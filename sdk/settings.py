@@ -112,6 +112,11 @@ class Metrics(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     listen: str = ""  # host:port of their own listener; empty: on the server's address, if that is a loopback one
 
 
+class Tracing(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    enabled: bool = False
+    sample: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.01  # of calls without a traceparent
+
+
 class ActorBinding(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     binding: str
     type: str
@@ -145,4 +150,5 @@ class Settings(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     storage: Storage = msgspec.field(default_factory=Storage)
     log: Log = msgspec.field(default_factory=Log)
     metrics: Metrics = msgspec.field(default_factory=Metrics)
+    tracing: Tracing = msgspec.field(default_factory=Tracing)
     app: App = msgspec.field(default_factory=App)

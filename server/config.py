@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import difflib
+import importlib.util
 import os
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -188,6 +189,15 @@ def _check_relations(settings: Settings) -> None:
     except ValueError as error:
         raise ConfigError(f"server.forwarded_allow_ips: {error}.") from None
     _check_metrics(settings.metrics.listen)
+    if settings.tracing.enabled and not _is_installed("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http"):
+        raise ConfigError('tracing.enabled needs OpenTelemetry: pip install "actord[otel]".')
+
+
+def _is_installed(*modules: str) -> bool:
+    try:
+        return all(importlib.util.find_spec(module) is not None for module in modules)
+    except ModuleNotFoundError:  # a parent of it
+        return False
 
 
 def _check_metrics(listen: str) -> None:

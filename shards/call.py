@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from contextlib import contextmanager
 from contextvars import ContextVar
 from time import monotonic
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -14,7 +15,7 @@ from actord.shards.problem import MSGPACK_HEAD, problem_reply
 from actord.shards.wire import MSGPACK, TIMING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Iterator
 
     from actord.measures import Times
     from actord.shards.activation import Activation
@@ -34,6 +35,16 @@ UNTOUCHED: Any = object()  # what a turn's alarm is until the turn sets or remov
 # The turn that the running code belongs to. Storage and context refuse everybody else: a task that a turn left
 # behind, a turn that ran over its time, code outside of any turn.
 current_turn: ContextVar[Call | None] = ContextVar("current_turn", default=None)
+
+
+@contextmanager
+def as_turn(call: Call) -> Iterator[None]:
+    """What is logged in here belongs to the turn."""
+    token = current_turn.set(call)
+    try:
+        yield
+    finally:
+        current_turn.reset(token)
 
 
 def body_of(response: Response) -> bytes:

@@ -22,6 +22,7 @@ from actord.shards.slow import SlowCalls
 
 if TYPE_CHECKING:
     from actord.shards.call import Call
+    from actord.shards.tracing import Tracing
 
 # What a call that never had its turn was refused with, by its status.
 NOT_BEGUN = {
@@ -53,6 +54,7 @@ class Meter:
         "refused",
         "replayed",
         "slow",
+        "tracing",
     )
 
     def __init__(self, slow_call: float = 0.0) -> None:
@@ -66,6 +68,7 @@ class Meter:
         self.refused: Counter[str] = Counter()  # by the error's class: no turn ran
         self.hot = HotActors()
         self.slow = SlowCalls(slow_call)
+        self.tracing: Tracing | None = None
         self._since = monotonic()
         self._deepest = 0
 
@@ -103,6 +106,8 @@ class Meter:
                 self.slow.note(call, now)
             if call.status >= 400:
                 times[REFUSED if call.status < 500 else FAILED] += 1
+        if self.tracing is not None:
+            self.tracing.left(calls, now)
         self.queue.sum += waited
         self.call.sum += spent
         self.hot.note(calls)

@@ -66,6 +66,7 @@ class Outbound:
         self._call_deadline = call_deadline
         self.dispatcher: Dispatcher | None = None  # set once, when the worker is composed
         self.outbox: Outbox  # the same
+        self.parent: Callable[[], str] | None = None  # the traceparent of what is recorded now, while traces are on
 
     async def call(
         self,
@@ -159,11 +160,20 @@ class Outbound:
             extras: dict[str, Any] = {"from": [act.host.type.name, act.name, wait.born]}
             if turn.flags & TRACED:
                 extras |= turn.trace.extras()
+            self._below(extras)
             return turn, int((turn.started + turn.limit) * 1000), extras
         visit = current_visit.get() or Visit(int((monotonic() + self._call_deadline) * 1000))
         visit.reached += 1
         extras = {} if visit.trace is None else dict(visit.trace.extras())
+        self._below(extras)
         return visit, visit.deadline or int((monotonic() + self._call_deadline) * 1000), extras
+
+    def _below(self, extras: dict[str, Any]) -> None:
+        """A span that is open where the call is made is its parent."""
+        if self.parent is not None:
+            parent = self.parent()
+            if parent:
+                extras["trace"] = parent
 
 
 async def _local(wait: Wait, call: Call) -> Reply:

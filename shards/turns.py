@@ -41,7 +41,7 @@ from actord.shards.activation import Activation, ActorContext
 from actord.shards.admission import SLICE_SECONDS, Admission
 from actord.shards.blackbox import mark, private_box
 from actord.shards.blocking import BLOCKING_SECONDS, BlockingSteps
-from actord.shards.call import NO_DEADLINE, Call, Lifecycle, Sink, current_turn
+from actord.shards.call import NO_DEADLINE, Call, Lifecycle, Sink, as_turn, current_turn
 from actord.shards.problem import as_error, log_fault, result_error
 
 if TYPE_CHECKING:
@@ -78,6 +78,7 @@ class TurnRunner:
         self.on_bug: Callable[[BaseException], None] = lambda bug: None  # the worker ends the process
         self.box = private_box()  # the same, for the supervisor
         self._blocking = BlockingSteps()
+        self.step: Callable[[Call], Any] = self._first_step  # may be wrapped, for traces
         self.tick = 0
         self._start_pump()
 
@@ -162,7 +163,7 @@ class TurnRunner:
             context = copy_context()
             self.now_running = call
             try:
-                yielded = context.run(self._first_step, call)
+                yielded = context.run(self.step, call)
             except StopIteration as stop:
                 self._succeed(call, stop.value)
             except BaseException as error:
@@ -402,9 +403,8 @@ class TurnRunner:
         failure = as_error(error, label)
         if not isinstance(failure, ActorError | InstanceAborted) and not failure.reported:
             told = error if issubclass(type(error), StoreCorrupt) else failure
-            token = current_turn.set(call)  # the line is the turn's
-            log_fault(log, f"{label} of {act.name!r} failed: {getattr(told, 'detail', '')}", error)
-            current_turn.reset(token)
+            with as_turn(call):  # the line is the turn's
+                log_fault(log, f"{label} of {act.name!r} failed: {getattr(told, 'detail', '')}", error)
         if call.method is self._initialise:
             self._discard(act, failure, None)
             return

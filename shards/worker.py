@@ -16,7 +16,7 @@ import traceback
 from collections.abc import Callable
 from time import monotonic
 from types import FrameType
-from typing import Any, NoReturn, cast
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import actord
 import msgspec
@@ -64,6 +64,9 @@ from actord.storage.datadir import shard_paths
 from actord.storage.figures import figures
 from actord.storage.flush import open_flusher
 from actord.storage.sqlite import SqliteStore
+
+if TYPE_CHECKING:
+    from actord.shards.tracing import Tracing
 
 log = logging.getLogger("actord.worker")
 
@@ -165,6 +168,7 @@ class Worker:
         self._owner_of_shard = {shard: owner for owner, link in enumerate(boot["links"]) for shard in link["shards"]}
         self._event_sweeper = EventSweeper(dispatcher, runner, self.shards.values())
         self._damaged = damaged
+        self._tracing = self._open_tracing(router)
         self._servers: list[asyncio.Server] = []
         self._leaving: asyncio.Task[None] | None = None
         self._park = False
@@ -192,6 +196,18 @@ class Worker:
             return main
         doors = {"": main} | {one.mount: door(one.front_door, one.app, one.mount) for one in program.mounted}
         return MountedDoors({mount: each for mount, each in doors.items() if each is not None})
+
+    def _open_tracing(self, router: Outbound) -> Tracing | None:
+        settings = self.settings.tracing
+        if not settings.enabled:
+            return None
+        from actord.shards.tracing import open_tracing  # an extra, and nobody else pays for it
+
+        tracing = open_tracing(settings.sample, f"worker-{self._boot['index']}")
+        self._runner.step = tracing.around(self._runner.step)
+        self._meter.tracing = tracing
+        router.parent = tracing.current_parent
+        return tracing
 
     # -- life
 
@@ -257,6 +273,10 @@ class Worker:
         for server in self._servers:
             server.close()
         quiet = await Departure(self.dispatcher, self._runner, self.shards, self.on_crowded).run(limit)
+        if self._tracing is not None:
+            self._flushing = self._loop.create_task(self._tracing.close())
+            if not self._park:  # a successor does not wait for it: this process goes on meanwhile
+                await self._flushing
         if self.done.done():
             return
         self.outbox.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -281,6 +282,16 @@ def test_a_type_of_32_characters_is_fine(here: Path) -> None:
 def test_settings_survive_the_way_to_the_children(here: Path) -> None:
     found = settings()
     assert msgspec.convert(msgspec.json.decode(msgspec.json.encode(msgspec.to_builtins(found))), Settings) == found
+
+
+def test_tracing_without_its_package_is_refused_with_what_to_install(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name.startswith("opentelemetry") else found(name)
+    )
+    assert 'pip install "actord[otel]"' in refused(environ={"ACTORD_TRACING_ENABLED": "true"})
 
 
 @pytest.mark.parametrize("listen", ["9464", ":9464", "127.0.0.1", "127.0.0.1:", "127.0.0.1:x", "127.0.0.1:70000"])
