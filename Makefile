@@ -12,7 +12,7 @@ BENCH  := $(VENV)/.installed-bench
 PEERS  := .peers/.installed
 TYPED  := .typecheck
 
-.PHONY: help serve test proof lint format bench bench-peers bench-growth bench-sql bench-calls bench-keys bench-ws load load-web profile clean
+.PHONY: help serve test proof lint format bench bench-peers bench-growth bench-sql bench-calls bench-keys bench-direct bench-scaling bench-ws load load-web profile clean
 
 help:
 	@echo "make serve    the account example on 127.0.0.1:8000"
@@ -26,6 +26,8 @@ help:
 	@echo "make bench-keys   what an idempotency key costs, beside the same call without"
 	@echo "make bench-ws     messages through rooms of WebSockets, beside FastAPI with state in memory"
 	@echo "make profile  where the CPU of a durable call goes"
+	@echo "make bench-direct   calls through the front beside calls of the workers themselves"
+	@echo "make bench-scaling  CPU of a call by role with 1 and 2 workers and fronts, and what follows for more cores"
 	@echo "make bench-sql    durable SQL inserts, beside PostgreSQL and beside one SQLite file for each actor"
 	@echo "make bench-calls  what a call from one actor to another costs, in one worker and between two"
 	@echo "make load     a load test with locust, with thresholds and an audit; LOAD_FLAGS='--scenario hot --seconds 60'"
@@ -87,6 +89,14 @@ bench-ws: $(BENCH)
 profile: $(BENCH)
 	@.ci/apt wrk=wrk
 	@$(BIN)/python -m actord.loadtest.profile $(BENCH_FLAGS)
+
+bench-direct: $(BENCH)
+	@.ci/apt wrk=wrk
+	@$(BIN)/python -m actord.loadtest.bench_direct $(BENCH_FLAGS)
+
+bench-scaling: $(BENCH)
+	@.ci/apt wrk=wrk
+	@$(BIN)/python -m actord.loadtest.scaling $(BENCH_FLAGS)
 
 bench-keys: $(BENCH)
 	@.ci/apt wrk=wrk

@@ -23,7 +23,7 @@ import os
 from typing import NamedTuple
 
 from actord.client_calls import REPLY_TYPE, Answer, NoAnswer
-from actord.client_wire import CALL, CALLX, CLIENT, HELLO, PYTHON_CALL, READY, REPLY_HEAD, VERSION, Frame, pack_batch
+from actord.client_wire import CALL, CALLX, HELLO, PYTHON_CALL, READY, REPLY_HEAD, VERSION, Frame, pack_batch
 from actord.errors import ActorUnavailable
 from actord.limits import DIRECT_CALLS, NAME_BYTES
 from actord.slots import SLOTS
@@ -74,9 +74,9 @@ def read_map(answer: Answer) -> SlotTable:
     return table
 
 
-def hello(table: SlotTable) -> bytes:
+def hello(table: SlotTable, caller: str) -> bytes:
     """The first bytes to a worker."""
-    return pack_batch([(HELLO, VERSION, CLIENT, table.ticket)])
+    return pack_batch([(HELLO, VERSION, caller, table.ticket)])
 
 
 class Terms:
@@ -100,7 +100,7 @@ class Terms:
         except (LookupError, TypeError, ValueError):
             raise NoWay("what the worker says can't be read", lasting=True) from None
         except OSError as error:
-            raise NoWay(f"the worker's files can't be opened: {error.strerror}", lasting=True) from None
+            raise NoWay(f"the worker's files can't be opened: {error.strerror}") from None
 
 
 def _map(path: str) -> mmap.mmap:

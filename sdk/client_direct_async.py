@@ -27,7 +27,18 @@ from actord.client_direct import (
     read_map,
     too_late,
 )
-from actord.client_wire import CANCEL, DRAINING, ELSEWHERE, REPLY, Frame, Garbled, Reader, pack_batch
+from actord.client_wire import (
+    CANCEL,
+    CLIENT,
+    DRAINING,
+    ELSEWHERE,
+    REPLY,
+    STOPPED,
+    Frame,
+    Garbled,
+    Reader,
+    pack_batch,
+)
 from actord.limits import DIRECT_CALLS
 from actord.slots import slot_of
 
@@ -123,7 +134,8 @@ class WorkerLink(asyncio.Protocol):
     def _give_up(self, id_: int) -> None:
         if self._waiting.pop(id_, None) is not None and self._transport is not None:
             self._abandoned.add(id_)
-            self._send((CANCEL, id_), 0)
+            if self.ready:
+                self._send((CANCEL, id_), 0)
 
     def _release(self, id_: int) -> None:
         self._terms.begun[id_] = 0
@@ -149,7 +161,7 @@ class WorkerLink(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport = cast(asyncio.Transport, transport)  # uvloop's is no subclass
         transport.set_write_buffer_limits(high=1 << 30)  # bounded by the number of calls
-        transport.write(hello(self._table))
+        transport.write(hello(self._table, CLIENT))
 
     def data_received(self, data: bytes) -> None:
         try:
@@ -183,7 +195,9 @@ class WorkerLink(asyncio.Protocol):
 
     def _other(self, kind: int, id_: int, frame: Frame) -> None:
         if kind == DRAINING:
-            self.ready = False
+            self.ready = False  # nothing is written from now on: else an answer might be lost with the connection
+            self._send((STOPPED,), 0)
+            self._flush()
             self._news()
         elif kind == ELSEWHERE:
             found = self._waiting.pop(id_, None)

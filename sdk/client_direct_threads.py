@@ -24,7 +24,7 @@ from actord.client_direct import (
     read_map,
     too_late,
 )
-from actord.client_wire import DRAINING, ELSEWHERE, REPLY, Frame, Garbled, Reader, pack_batch
+from actord.client_wire import CALLER, DRAINING, ELSEWHERE, REPLY, Frame, Garbled, Reader, pack_batch
 from actord.slots import slot_of
 
 GREETING_SECONDS = 1.0
@@ -45,7 +45,7 @@ class Wire:
         try:
             made.settimeout(seconds)
             made.connect(path)
-            made.sendall(hello(table))
+            made.sendall(hello(table, CALLER))
             self._terms = Terms(self._next(), table, monotonic())
         except OSError as error:  # TimeoutError is one
             made.close()

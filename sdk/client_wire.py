@@ -14,10 +14,10 @@ import ormsgpack
 VERSION = 2
 
 HELLO, CALL, CANCEL, CALLX = 1, 2, 5, 6
-READY, REPLY, DRAINING, ELSEWHERE = 16, 17, 18, 56
+READY, REPLY, DRAINING, STOPPED, ELSEWHERE = 16, 17, 18, 48, 56
 PYTHON_CALL = 1 | 4  # flags: MSGPACK and PAIR
 
-CLIENT = "client"
+CLIENT, CALLER = "client", "caller"  # many calls at a time on a link, or one
 REPLY_HEAD = b"Content-Type: application/msgpack\r\n"
 BATCH_BYTES = 256 << 20
 

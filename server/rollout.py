@@ -298,8 +298,8 @@ class Rollout:
     def _hold(self, held: bool) -> None:
         if held != self._held:
             self._held = held
-            for front in self._supervisor.fronts:
-                front.say({"hold": held})
+            for child in (*self._supervisor.fronts, *self._supervisor.workers):  # those for their direct clients
+                child.say({"hold": held})
 
     def _serving(self) -> bool:
         return self._supervisor.serving

@@ -8,7 +8,9 @@ Promises:
    its own rules of access. The socket file is for the server's user alone (0600, in a folder with 0700).
 3. The front's limits hold here too: the size of a body, of what is being received and of what waits, the number of
    connections, the time for greeting and for taking answers. A client that does not read is not read from.
-4. What is not for this worker (it drains; the slot is another's) is answered ELSEWHERE: it was not taken, for certain.
+4. What is not for this worker (it leaves; the slot is another's; a reload holds everything back) is answered ELSEWHERE:
+   it was not taken, for certain. A client with several calls on a link says STOPPED when it has heard that the worker
+   leaves, and writes nothing more; one that makes a call at a time (CALLER) need not, since it has nothing to lose.
 5. The begun map is a file of this worker's making, which the client maps, unmarks and removes. So the client can have
    nothing opened here, and no mark is lost with this process: after a kill -9 the map says which calls had begun.
 """
@@ -43,6 +45,7 @@ from actord.shards.wire import (
     PAIR,
     READY,
     REPLY,
+    STOPPED,
     VERSION,
     BatchReader,
     Frame,
@@ -53,7 +56,7 @@ from actord.shards.wire import (
 if TYPE_CHECKING:
     from actord.shards.dispatch import Dispatcher
 
-CLIENT = "client"
+CLIENT, CALLER = "client", "caller"
 _FLAGS = (MSGPACK | PAIR, MSGPACK, 0)
 
 
@@ -67,6 +70,7 @@ class DirectDoor:
         self.ticket = ticket.encode()
         self.frame_bytes = http.body_bytes + DIRECT_FRAME_BYTES
         self.links: set[DirectConnection] = set()
+        self.held = False  # no call begins for now, whoever makes it
         self.receiving = 0  # bytes of batches that are not complete
         self.waiting = 0  # bytes of bodies whose calls are not answered
         self._made = 0
@@ -87,6 +91,7 @@ class DirectConnection(Connection):
     """One client."""
 
     blame = logging.WARNING
+    outside = True
 
     def __init__(self, door: DirectDoor) -> None:
         super().__init__(door.dispatcher)
@@ -120,13 +125,16 @@ class DirectConnection(Connection):
     def _greet(self, frame: Frame) -> None:
         kind, version, caller, ticket = frame
         door = self._door
-        if kind != HELLO or version != VERSION or caller != CLIENT:
+        if kind != HELLO or version != VERSION or caller not in (CLIENT, CALLER):
             raise WireError(f"{caller!r:.100} is not a client of version {VERSION} of the wire format")
         if not hmac.compare_digest(ticket.encode(), door.ticket):
             self.blame = logging.DEBUG  # one of an earlier life: it will ask for the map again
             raise WireError("a client without the ticket of this server")
+        if door.dispatcher.leaving:
+            self.blame = logging.DEBUG
+            raise WireError("a client came when the worker was about to leave")
         self._in_time()
-        self.caller = CLIENT
+        self.caller = caller
         self._begun_path = path = door.begun_path()
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
@@ -169,10 +177,15 @@ class DirectConnection(Connection):
 
     def say_draining(self) -> None:
         self._draining = True
+        if self.caller == CLIENT:
+            self.stopped = asyncio.Event()
         super().say_draining()
 
+    def _hear(self, frames: list[Frame]) -> None:
+        self._take(frames)
+
     def stop(self) -> None:
-        """It was told already, and what it sends all the same is not for this worker."""
+        """It was told already, and what it sends all the same is answered ELSEWHERE."""
 
     def connection_lost(self, exc: Exception | None) -> None:
         door = self._door
@@ -193,7 +206,11 @@ class DirectConnection(Connection):
         door = self._door
         dispatcher = door.dispatcher
         for frame in frames:
-            kind, id_ = frame[0], frame[1]
+            kind = frame[0]
+            if kind == STOPPED and self.stopped is not None:
+                self.stopped.set()
+                continue
+            id_ = frame[1]
             if type(id_) is not int or not 0 <= id_ < DIRECT_CALLS:
                 raise WireError(f"the id {id_!r:.100} is none of a client's")
             if kind == CANCEL:
@@ -210,7 +227,7 @@ class DirectConnection(Connection):
             if len(frame[2]) > NAME_BYTES or len(frame[4]) > NAME_BYTES:
                 raise WireError("a type or a method with a name that is too long")
             slot = slot_of(frame[2], frame[3])
-            if self._draining or (dispatcher.shard_of[slot] is None and slot not in dispatcher.damaged):
+            if self._draining or door.held or (dispatcher.shard_of[slot] is None and slot not in dispatcher.damaged):
                 self._out.append((ELSEWHERE, id_))
                 continue
             try:

@@ -45,6 +45,8 @@ class Worker(Protocol):
 
     def load(self) -> Message: ...
 
+    def hold(self, held: bool) -> None: ...
+
     def explain(self, signal: int, frame: FrameType | None) -> None: ...
 
 
@@ -107,6 +109,9 @@ class Process:
         worker = self._worker
         if "ping" in message:
             self._control.send({"pong": message["ping"], **(worker.load() if worker is not None else {})})
+        elif "hold" in message:
+            if worker is not None:
+                worker.hold(message["hold"])
         elif "serve" in message:
             self._go.set()
         elif "leave" in message or "drain" in message:

@@ -16,7 +16,8 @@ Caller to worker                                                  Worker to call
   CYCLE   token, path                                               ELSEWHERE   id
   STOPPED                                                           LEAVING
 
-A link of a client (shards/direct.py) has the ticket of the map in the place of the begun map's path, which READY tells.
+A link of a client (shards/direct.py) has the ticket of the map in the place of the begun map's path, which READY tells;
+it is told DRAINING alone, and says STOPPED when it has many calls at a time.
 ELSEWHERE is for it alone: the call was not taken, and is for the front, or for another worker.
 
 ``extras`` is None or a map: "key" and "msg" make the call take effect once (an idempotency key; a message of an

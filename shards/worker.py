@@ -170,6 +170,7 @@ class Worker:
         self._damaged = damaged
         self._tracing = self._open_tracing(router)
         self._servers: list[asyncio.Server] = []
+        self._direct: DirectDoor | None = None
         self._leaving: asyncio.Task[None] | None = None
         self._park = False
         self._sweeping: asyncio.TimerHandle | None = None
@@ -226,7 +227,7 @@ class Worker:
             await self._door.startup(self.settings.actors.init_timeout)
 
     async def _open_direct(self, boot: Message) -> None:
-        door = DirectDoor(
+        self._direct = door = DirectDoor(
             self.dispatcher,
             self.settings.http,
             runtime_dir=boot["runtime_dir"],
@@ -236,6 +237,11 @@ class Worker:
         )
         sock = socket.socket(fileno=os.dup(boot["direct"]))
         self._servers.append(await self._loop.create_unix_server(door, sock=sock))
+
+    def hold(self, held: bool) -> None:
+        """Take no calls of direct clients: the fronts hold back those of theirs."""
+        if self._direct is not None:
+            self._direct.held = held
 
     def _sweep(self) -> None:
         if self._evictor.sweep():

@@ -34,6 +34,7 @@ ALLOWED = {
     "actord.server.commands.openapi": {"actord.shards.openapi", "actord.shards.registry"},
     "actord.server.commands.doctor": {"actord.storage.doctor", "actord.storage.findings"},
     "actord.loadtest": {"actord.loadtest"},
+    "actord.loadtest.client_users": {"actord.loadtest", "actord"},
     "actord.configs": set(),
 }
 ADDED_TO_THE_FOLDERS = {name for name in ALLOWED if name.startswith("actord.server.")}

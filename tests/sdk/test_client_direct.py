@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from actord import ActorArgumentError, ActorError, ActorMethodError, ActorMethodTimeoutError, client_wire, errors
 from actord.client import AsyncClient, Client
-from actord.shards import wire
+from actord.shards import direct, wire
 
 from tests.sdk.codec_values import EVERY_TYPE, same
 from tests.support.clients import KINDS, Driver
@@ -64,8 +64,9 @@ def without_fronts(server: Server) -> Iterator[None]:
 
 
 def test_the_client_and_the_worker_mean_the_same_frames() -> None:
-    for name in ("VERSION", "HELLO", "CALL", "CANCEL", "CALLX", "READY", "REPLY", "DRAINING", "ELSEWHERE"):
+    for name in ("VERSION", "HELLO", "CALL", "CANCEL", "CALLX", "READY", "REPLY", "DRAINING", "STOPPED", "ELSEWHERE"):
         assert getattr(client_wire, name) == getattr(wire, name)
+    assert (client_wire.CLIENT, client_wire.CALLER) == (direct.CLIENT, direct.CALLER)
     assert client_wire.PYTHON_CALL == wire.MSGPACK | wire.PAIR
     frames: list[Any] = [[wire.REPLY, 1, 200, b"x" * 70_000, None], [wire.DRAINING]]
     batches = wire.pack_batch(frames) + client_wire.pack_batch(frames)

@@ -12,7 +12,7 @@ import pytest
 from actord import StatefulActor, codec, limits
 from actord.settings import Http
 from actord.shards import wire
-from actord.shards.direct import CLIENT, DirectDoor
+from actord.shards.direct import CALLER, CLIENT, DirectDoor
 from actord.shards.slots import shard_of_slot, slot_of
 from actord.shards.wire import CALL, CALLX, ELSEWHERE, HELLO, READY, REPLY, VERSION, Frame
 
@@ -339,3 +339,52 @@ async def test_what_a_killed_worker_left_is_removed(folder: Path) -> None:
     (folder / "begun-direct-worker1-1-1").touch()
     open_door(Core(Box), folder)
     assert os.listdir(folder) == ["begun-direct-worker1-1-1"]
+
+
+# -- reloads
+
+
+async def test_while_a_reload_holds_everything_back_nothing_is_taken(folder: Path) -> None:
+    door = open_door(Core(Box), folder)
+    client = Client(door)
+    await client.greet()
+    door.held = True
+    await client.tell(call(1))
+    door.held = False
+    await client.tell(call(2))
+    assert client.of(1) == [ELSEWHERE, 1]
+    assert codec.decode(client.of(2)[3]) == 1
+
+
+@pytest.mark.parametrize(("caller", "waits"), [(CLIENT, True), (CALLER, False)])
+async def test_a_worker_that_leaves_waits_for_the_last_word_of_those_who_have_many_calls(
+    folder: Path, caller: str, waits: bool
+) -> None:
+    core = Core(Box)
+    client = Client(open_door(core, folder))
+    await client.tell((HELLO, VERSION, caller, "secret"))
+    [connection] = core.dispatcher.connections
+    connection.say_draining()
+    assert (connection.stopped is not None) == waits
+    if connection.stopped is not None:
+        await client.tell(call(1), (wire.STOPPED,))
+        assert client.of(1) == [ELSEWHERE, 1]
+        assert connection.stopped.is_set()
+    connection.stop()
+    assert wire.LEAVING not in [frame[0] for frame in client.frames]
+
+
+async def test_a_worker_that_leaves_greets_nobody(folder: Path) -> None:
+    core = Core(Box)
+    core.dispatcher.leaving = True
+    client = Client(open_door(core, folder))
+    await client.tell((HELLO, VERSION, CLIENT, "secret"))
+    assert client.aborted
+    assert client.frames == []
+
+
+async def test_direct_calls_are_from_outside(folder: Path) -> None:
+    """So a crowded worker refuses them."""
+    client = Client(open_door(Core(Box), folder))
+    await client.greet()
+    assert client.connection.outside
