@@ -12,6 +12,7 @@ from actord.server.formats import call_format, call_key
 from actord.server.forwarded import described
 from actord.server.heads import MSGPACK, PAIR
 from actord.server.routes import CALL, DOOR, EVENTS, FETCH, SYSTEM
+from actord.server.streams import StreamableExchange
 from actord.server.upgrade import UpgradeExchange, socket_key
 from actord.shards import wire
 from actord.shards.slots import slot_of
@@ -77,6 +78,8 @@ def begin(
             flags |= wire.EVENTS if kind == EVENTS else 0
             link = connection.table[slot_of(type_, name)]
             exchange.link = link
+            if kind == EVENTS and isinstance(exchange, StreamableExchange):
+                exchange.again = type_, name, fields, flags
             exchange.id = link.submit(exchange, wire.FETCH, type_, name, fields, head.trace, flags, deadline, body)
         else:
             link = server.router.door()

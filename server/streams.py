@@ -7,6 +7,7 @@
    connection is cut. One that ends by the end of the connection (HTTP/1.0) is cut by a reset.
 4. A stream has no deadline. It is given up when its client goes away; when the client has stopped sending, or the
    server drains, it goes on as long as something moves, and events (``text/event-stream``) end with the drain.
+5. A stream of an actor's events goes on when its worker has a successor: it is asked for again, from where it stood.
 """
 
 from __future__ import annotations
@@ -15,13 +16,13 @@ import re
 import socket
 import struct
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from actord.errors import ActorUnavailable
+from actord.errors import ActorOverloaded, ActorUnavailable
 from actord.limits import STREAM_FRAME_BYTES, STREAM_WINDOW_BYTES
 from actord.server.exchange import Exchange
 from actord.server.problems import CLOSE, KEEP_ALIVE, problem
-from actord.shards.wire import BROKEN, END, MORE
+from actord.shards.wire import BROKEN, END, FETCH, MORE, MOVED
 
 if TYPE_CHECKING:
     from actord.server.connection import Connection
@@ -50,6 +51,7 @@ class StreamableExchange(Exchange):
         "_status",
         "_waiting",
         "_writing",
+        "again",
         "streams",
     )
 
@@ -66,10 +68,13 @@ class StreamableExchange(Exchange):
         super().__init__(connection, close=close, head_only=head_only, keep_alive_10=keep_alive_10, no_store=no_store)
         self._http10 = http10
         self.streams = False  # the head has come
+        self.again: tuple[str, str, list[Any], int] | None = None  # of an actor's events: how they were asked for
 
     # -- the link's side
 
     def on_head(self, status: int, head: bytes) -> None:
+        if self.streams:  # it goes on
+            return
         self.streams = True
         self._status = status
         self._head = head
@@ -84,6 +89,9 @@ class StreamableExchange(Exchange):
         self.advance()
 
     def on_data(self, data: bytes, state: int) -> None:
+        if state == MOVED:
+            state = MORE if self._ask_again(data.decode()) else END
+            data = b""
         if data:
             self._waiting.append(data)
         if state != MORE:
@@ -92,7 +100,31 @@ class StreamableExchange(Exchange):
         self._since = monotonic()
         self.advance()
 
+    def _ask_again(self, seen: str) -> bool:
+        """Have the successor of the worker go on behind event ``seen``. False: the stream may as well end."""
+        connection, link = self.connection, self.link
+        if self.again is None or link is None or connection.ended or connection.server.draining:
+            return False
+        type_, name, (method, target, headers, peer), flags = self.again
+        headers = [pair for pair in headers if pair[0] != "last-event-id"] + [("last-event-id", seen)]
+        deadline = int((monotonic() + connection.call_deadline) * 1000)
+        try:
+            self.id = link.submit(self, FETCH, type_, name, [method, target, headers, peer], None, flags, deadline, b"")
+        except ActorOverloaded:
+            return False
+        self._owed = 0  # the window is a new one
+        return True
+
+    def on_reply(self, status: int, body: bytes, head: bytes | None) -> None:
+        if self.streams:  # the successor refuses to go on
+            self.on_data(b"", END)
+        else:
+            super().on_reply(status, body, head)
+
     def on_lost(self, begun: bool) -> None:
+        if self.streams and not begun:  # nobody goes on with it
+            self.on_data(b"", END)
+            return
         if not self.streams:
             super().on_lost(begun)
             return

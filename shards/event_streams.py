@@ -8,7 +8,8 @@
 4. Nothing is queued for a reader: it has a position and a window (``shards.outflow``). One that does not keep up reads
    from the store once it takes more. New events are put into their form once, for all readers of an actor.
 5. Neither an instance nor an activation is needed, nor kept in memory.
-6. A worker that drains ends the streams whole; one that dies leaves them to the front, which cuts them.
+6. A worker that leaves says of each stream where it stands; the front asks its successor to go on from there, and
+   clients notice nothing. One that dies leaves the streams to the front, which cuts them.
 
 Crash story: nothing here is state. The reader's position comes with its next request.
 """
@@ -27,7 +28,7 @@ from actord.http import Request
 from actord.limits import STREAM_FRAME_BYTES, STREAM_PIECE_BYTES
 from actord.shards import alarm as clock
 from actord.shards.outflow import EVENTS, Outflow
-from actord.shards.wire import DATA, MORE
+from actord.shards.wire import DATA, MORE, MOVED
 from actord.storage.api import Event
 
 if TYPE_CHECKING:
@@ -217,13 +218,17 @@ class Reader(Outflow):
         if now - self._since >= KEEP_ALIVE_SECONDS and self._window > 0:
             self._put(_KEEP_ALIVE)
 
+    def end_if_idle(self, now: float, since: float) -> None:
+        """The worker leaves: its successor goes on."""
+        self._finish(MOVED)
+
     def cancel(self) -> None:
         """The caller has gone."""
         self.break_off()
 
-    def _finish(self, state: int) -> None:
+    def _finish(self, state: int, data: bytes = b"") -> None:
         if not self.over:
-            super()._finish(state)
+            super()._finish(state, b"%d" % self._at if state == MOVED else data)
             self._topic.leave(self)
             self._streams.leave(self)
 

@@ -4,8 +4,10 @@
    Calls of other workers are still let in, because a turn that runs here may wait for one of them to come back.
 2. The worker leaves at a moment at which no turn runs or waits here. What it has not taken by then has not begun: its
    caller sends it to the successor. So no call is made twice and none is lost, whichever worker it comes from.
-3. Answers that are streams end first: those that move, within the limit; those in which nothing moves for a moment, and
-   events, at once. An application's sockets are closed with 1012, its lifespan is shut down.
+3. Before a successor takes over, answers that are streams may end, within half of the limit, while calls go on. Then
+   those that are left end: those that move, within the limit; those in which nothing moves for a moment, and
+   server-sent events, at once. Actors' events go on at the successor. An application's sockets are closed with 1012,
+   its lifespan is shut down.
 4. Everything that was promised is committed and written to its caller before the links close; callers say that they
    have stopped writing, so that no reply is lost with a connection that broke. Then the stores are closed, cleanly.
 5. At the limit the worker leaves whatever runs: those turns end as in a crash, with the truth for their callers.
@@ -55,6 +57,21 @@ class Departure:
         self._runner = runner
         self._shards = shards
         self._crowded = crowded
+
+    async def wait_for_streams(self, limit: float) -> None:
+        """Let the streams of this moment end, for so many seconds at most."""
+        open_now = [
+            stream
+            for connection in self._dispatcher.connections
+            for stream in connection.streams.values()
+            if not stream.endless
+        ]
+        until = monotonic() + limit
+        for stream in open_now:
+            while not stream.over:
+                if monotonic() >= until:
+                    return
+                await asyncio.sleep(_SLOW_POLL_SECONDS)
 
     async def run(self, limit: float) -> bool:
         """Until the links are closed; the stores may be closed then. False: turns were left in the middle."""

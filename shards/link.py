@@ -82,7 +82,7 @@ class Waiter:
         """The worker takes so many bytes more of the request's body (see ``send_body``)."""
 
     def on_data(self, data: bytes, state: int) -> None:
-        """A piece of the stream; ``state`` is MORE, END or BROKEN."""
+        """A piece of the stream; ``state`` is MORE, END, BROKEN or MOVED."""
 
 
 class Relay(Protocol):

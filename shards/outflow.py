@@ -99,15 +99,19 @@ class Outflow:
         """The body will never be complete. Harmless when the stream is over."""
         self._finish(BROKEN)
 
-    def _finish(self, state: int) -> None:
+    def _finish(self, state: int, data: bytes = b"") -> None:
         if not self.over:
             self.over = True
             self._sink.streams.pop(self._id, None)
             self._sink.doors.pop(self._id, None)
             self._sink.close_body(self._id)
-            self._sink.put_frame((DATA, self._id, b"", state))
+            self._sink.put_frame((DATA, self._id, data, state))
             if self._room is not None and not self._room.done():
                 self._room.set_result(None)
+
+    @property
+    def endless(self) -> bool:
+        return self._endless
 
     def end_if_idle(self, now: float, since: float) -> None:
         """The worker drains since then: do not wait for a stream in which nothing moves, nor for one of events."""

@@ -33,9 +33,12 @@ document when the status is 400 or more), else the header lines of the response 
 Content-Length, Date and Connection: the front adds those.
 
 A call is answered by one REPLY, or, when the answer is a stream, by one HEAD and any number of DATA. ``state`` of DATA
-is MORE, END or BROKEN: with one of the latter the call is over and its id free again. ``head`` of HEAD is as above, but
-never None, and may hold ``content-length: N``. The worker may have sent STREAM_WINDOW_BYTES (data, and
+is MORE, END, BROKEN or MOVED: with one of the latter the call is over and its id free again. ``head`` of HEAD is as
+above, but never None, and may hold ``content-length: N``. The worker may have sent STREAM_WINDOW_BYTES (data, and
 STREAM_FRAME_BYTES for each DATA that is not the last) more than the caller has granted; GRANT raises that.
+
+MOVED ends a stream of events that a worker's successor goes on with: ``data`` is the number of the last event, and the
+caller asks again with it as Last-Event-ID.
 
 A DOOR with the flag BODY_FOLLOWS has its body in BODY frames, sent as GRANT_BODY allows, from nothing on.
 
@@ -77,7 +80,7 @@ ELSEWHERE = 56
 STOPPED, LEAVING = 48, 49
 
 # states of DATA
-MORE, END, BROKEN = 0, 1, 2
+MORE, END, BROKEN, MOVED = 0, 1, 2, 3
 
 WS_OPEN, WS_HELD, WS_MESSAGE, WS_CLOSED, WS_DOOR = 11, 12, 13, 14, 15
 WS_ACCEPT, WS_REFUSE, WS_SEND, WS_BROADCAST, WS_CLOSE, WS_STATE, WS_DONE, WS_FORWARD = 22, 23, 24, 25, 26, 27, 28, 29

@@ -274,11 +274,16 @@ class Worker:
             self._finish(0)
 
     async def _leave(self, limit: float) -> None:
+        departure = Departure(self.dispatcher, self._runner, self.shards, self.on_crowded)
+        began = monotonic()
+        if self._park:
+            await departure.wait_for_streams(limit / 2)
+        limit -= monotonic() - began
         self.alarms.stop()
         self.outbox.stop()
         for server in self._servers:
             server.close()
-        quiet = await Departure(self.dispatcher, self._runner, self.shards, self.on_crowded).run(limit)
+        quiet = await departure.run(limit)
         if self._tracing is not None:
             self._flushing = self._loop.create_task(self._tracing.close())
             if not self._park:  # a successor does not wait for it: this process goes on meanwhile

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from actord.limits import EVENT_BYTES, STREAM_FRAME_BYTES, STREAM_WINDOW_BYTES
 from actord.shards.event_streams import KEEP_ALIVE_SECONDS, TICK_SECONDS
-from actord.shards.wire import BROKEN, CANCEL, DATA, END, GRANT, HEAD, MORE
+from actord.shards.wire import BROKEN, CANCEL, DATA, GRANT, HEAD, MORE, MOVED
 
 from tests.shards.feeds import Feed, Readers, started
 from tests.support.harness import Core, open_sqlite, steps
@@ -186,15 +186,18 @@ async def test_a_thousand_readers_get_every_event_once_from_one_encoding(
     assert made == [1, 2, 3]
 
 
-async def test_a_worker_that_drains_ends_its_streams_whole(store: Any) -> None:
+async def test_a_worker_that_leaves_says_where_each_stream_stands(store: Any) -> None:
     core = started(store)
     readers = Readers(core)
     stream = await readers.open()
+    await core.value("a", "say", 1, 2)
+    await steps()
     connection = readers.link.connection
     for open_stream in list(connection.streams.values()):
         open_stream.end_if_idle(0.0, 0.0)
     await steps()
-    assert stream.state == END
+    assert stream.state == MOVED
+    assert readers.link.of(stream.id)[-1] == [DATA, stream.id, b"2", MOVED]
     assert connection.streams == {}
 
 

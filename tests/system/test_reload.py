@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
 import json
 import os
 import signal
@@ -10,12 +11,18 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+from urllib.parse import quote
 
 import pytest
+from actord.server.admin import AdminClient
 from actord.server.exits import StartError
+from actord.shards.slots import shard_of_slot, slot_of
 
+from tests.support.client import Client
 from tests.support.deploys import SOURCE, Deployed, Guest, Load
-from tests.support.server import until
+from tests.support.event_source import EventSource
+from tests.support.server import PATIENCE_SECONDS, Server, connect, read_replies, until
 
 RELOADS = 20 if os.environ.get("ACTORD_TEST_LONG") else 3
 
@@ -35,11 +42,14 @@ async def reloads_under_load(deployed: Deployed) -> None:
     server = deployed.server
     fronts = server.children("front")
     guests = [Guest(server, room, f"{room}{number}") for room in ("a1", "b1", "b2") for number in range(2)]
+    readers = [EventSource(server, "Account", name).wait_connected() for name in ("a", "b", "c")]
     load = Load(server.port)
     server.result("Account", "alarmed", "ring", "rang", 0.5)
     for number in range(2, RELOADS + 2):
         calls, heard, workers = load.calls, [len(guest.heard) for guest in guests], deployed.workers()
         deployed.version(number)
+        for name in "abc":
+            await asyncio.to_thread(server.result, "Account", name, "tell")
         if number % 2:
             since = server.mark()
             server.signal(signal.SIGHUP)
@@ -60,6 +70,10 @@ async def reloads_under_load(deployed: Deployed) -> None:
     assert load.failed == []
     for guest in guests:
         guest.check()
+    for reader in readers:
+        assert [event.data for event in reader.wait(RELOADS)] == list(range(1, RELOADS + 1))
+        assert reader.connections == 1
+        reader.close()
     load.audit(server)
     until(lambda: server.result("Account", "alarmed", "marks") == {"rang": 1}, "the alarm")
     assert server.children("front") == fronts, "clients' connections are theirs"
@@ -181,3 +195,104 @@ def test_the_end_of_the_server_ends_a_reload_under_way(deployed: Deployed) -> No
     until((deployed.app.parent / "started").exists, "the new program's startup")
     assert deployed.server.stop() == 0
     assert deployed.server.survivors() == []
+
+
+def test_a_stream_in_the_making_is_finished_and_calls_go_on_meanwhile(deployed: Deployed) -> None:
+    server = deployed.server
+    until_file = deployed.app.parent / "go on"
+    streams = []
+    for _ in range(2):  # one in each worker
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE_SECONDS)
+        connection.request("GET", f"/drip?until={quote(str(until_file))}")
+        streams.append(connection.getresponse())
+        assert streams[-1].read(6) == b"begun "
+    deployed.version(2)
+    server.signal(signal.SIGHUP)
+    server.wait_log("they are good; the workers are replaced")
+    for name in "abcdef":
+        assert server.result("Account", name, "version") == 1
+    until_file.touch()
+    assert [stream.read() for stream in streams] == [b"ended", b"ended"]
+    server.wait_log("^reloaded$")
+    assert deployed.versions() == {2}
+
+
+def test_a_worker_that_others_keep_busy_gets_its_quiet_moment(tmp_path: Path) -> None:
+    """At each moment some turn runs in the one that leaves, on behalf of actors of the other."""
+    deployed = Deployed(tmp_path, **{"server.drain_limit": 20})
+    try:
+        assert asyncio.run(kept_busy(deployed)) == []
+    finally:
+        deployed.close()
+
+
+async def kept_busy(deployed: Deployed) -> list[Any]:
+    server = deployed.server
+    names = {owner: [n for n in map(str, range(99)) if owned_by(n) == owner][:6] for owner in (0, 1)}
+    failed: list[Any] = []
+    stop = asyncio.Event()
+
+    async def keep(number: int) -> None:
+        client = Client(server.port)
+        while not stop.is_set():
+            reply = await client.call("Account", names[1][number], "relay", "mark", names[0][number], 0.1)
+            if reply.status != 200:
+                failed.append(reply)
+        client.close()
+
+    tasks = [asyncio.create_task(keep(number)) for number in range(6)]
+    deployed.version(2)
+    await asyncio.to_thread(deployed.reload)
+    stop.set()
+    await asyncio.gather(*tasks)
+    assert await asyncio.to_thread(deployed.versions) == {2}
+    return failed
+
+
+def owned_by(name: str) -> int:
+    return shard_of_slot(slot_of("Account", name), 2)
+
+
+def test_options_are_taken_by_workers_and_fronts_or_refused(tmp_path: Path) -> None:
+    project = tmp_path / "project"
+    project.mkdir()
+    (project / "app.py").write_text(SOURCE)
+    options = project / "actord.toml"
+    options.write_text('main = "app.py"\n')
+    server = Server(project, tmp_path / "data", settings={"server.workers": 1}).start()
+    try:
+        before = [child.pid for child in server.children("front")]
+        with connect(server.port) as sock:  # it stays open, and gets the new limits as well
+            sock.sendall(request("add", '["x"]'))
+            assert [reply.status for reply in read_replies(sock, 1)] == [200]
+            options.write_text(
+                'main = "app.py"\n[http]\nbody_bytes = 20\nserver_timing = true\n[runtime]\ncall_timeout = 0.2\n'
+                '[log]\nlevel = "debug"\n'
+            )
+            with AdminClient(str(server.data_dir)) as admin:
+                done = admin.have_done("reload", on_progress=lambda _: None, patience=60)
+            assert done["changed"] == ["http.body_bytes", "http.server_timing", "log.level", "runtime.call_timeout"]
+            sock.sendall(request("slow", '["x", 9]') + request("add", json.dumps(["x" * 30])))
+            slow, large = read_replies(sock, 2)
+            assert slow.json()["name"] == "ActorMethodTimeoutError"
+            assert "server-timing" in slow.headers
+            assert large.status == 413
+        assert [child.pid for child in server.children("front")] == before
+
+        options.write_text('main = "app.py"\n[server]\nfronts = 2\npin = false\n')
+        with AdminClient(str(server.data_dir)) as admin, pytest.raises(StartError) as caught:
+            admin.have_done("reload", on_progress=lambda _: None, patience=60)
+        assert str(caught.value) == (
+            "The reload was refused: server.fronts and server.pin changed, which needs a restart. Nothing was changed."
+        )
+        options.write_text('main = "app.py"\n[http]\nbody_byts = 20\n')
+        server.signal(signal.SIGHUP)
+        server.wait_log(r"refused: .*unknown key http.body_byts. Did you mean body_bytes\? Nothing was changed\.")
+        assert server.result("Account", "a", "version") == 1
+    finally:
+        server.close()
+
+
+def request(method: str, body: str) -> bytes:
+    head = f"POST /actors/Account/a/{method} HTTP/1.1\r\nHost: t\r\nContent-Type: application/json\r\n"
+    return f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode()

@@ -6,9 +6,11 @@ Calls go from names with a smaller letter to those with a greater one, so that t
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
-from actord import AlarmInfo, Request, Response, StatefulActor, WebSocket
+from actord import AlarmInfo, Request, Response, StatefulActor, StreamingResponse, WebSocket
 
 VERSION = 1
 
@@ -35,6 +37,9 @@ class Account(StatefulActor):
         await asyncio.sleep(seconds)
         return await self.add(mark)
 
+    async def relay(self, mark: str, to: str, seconds: float) -> list[Any]:
+        return await self.env.ACCOUNT.id_from_name(to).slow(mark, seconds)
+
     async def ring(self, mark: str, seconds: float) -> None:
         await self.ctx.storage.put("ring", mark)
         await self.ctx.set_alarm(seconds)
@@ -50,6 +55,12 @@ class Account(StatefulActor):
             after = max(page)
         return found
 
+    async def tell(self) -> int:
+        count: int = await self.ctx.storage.get("told", 0) + 1
+        await self.ctx.storage.put("told", count)
+        self.ctx.emit("told", count)
+        return count
+
     async def version(self) -> int:
         return VERSION
 
@@ -63,7 +74,16 @@ class Account(StatefulActor):
         self.ctx.broadcast(f"{data} {times} {ws.attachment['seen']} {version}", tag="guest")
 
 
+async def drip(until: Path) -> AsyncIterator[bytes]:
+    yield b"begun "
+    while not until.exists():  # noqa: ASYNC110, ASYNC240 - another process makes it
+        await asyncio.sleep(0.01)
+    yield b"ended"
+
+
 async def fetch(request: Request, env: Any) -> Response:
-    """POST /pay/{from}/{to}?mark="""
+    """POST /pay/{from}/{to}?mark= and GET /drip?until={file}"""
+    if request.path == "/drip":
+        return StreamingResponse(drip(Path(request.query["until"])))
     _, _, sender, to = request.path.split("/")
     return Response.json(await env.ACCOUNT.id_from_name(sender).pay(request.query["mark"], to))
