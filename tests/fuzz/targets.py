@@ -247,7 +247,7 @@ def _chunk_seeds() -> list[bytes]:
 _FRAMES: list[list[wire.Frame]] = [
     [(wire.HELLO, wire.VERSION, "front", "/run/begun")],
     [(wire.CALL, 1, "T", "name", "method", 0, 1 << 40, b"{}"), (wire.CANCEL, 1)],
-    [(wire.REPLY, 7, 200, b"null", None), (wire.DRAINING,)],
+    [(wire.REPLY, 7, 200, b"null", None), (wire.DRAINING,), (wire.LEAVING,)],
     [(wire.FETCH, 2, "T", "n", ["GET", "/", [["host", "a"]], None], None, 0, 1 << 40, b"")],
 ]
 

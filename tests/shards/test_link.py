@@ -16,7 +16,21 @@ from actord.errors import ActorOverloaded
 from actord.limits import BEGUN_BYTES, LINK_CALLS
 from actord.shards import link as link_module
 from actord.shards.link import SENT_AGAIN, Link, Waiter
-from actord.shards.wire import CALL, CALLX, CANCEL, DRAINING, HELLO, READY, REPLY, VERSION, BatchReader, pack_batch
+from actord.shards.wire import (
+    CALL,
+    CALLX,
+    CANCEL,
+    CYCLE,
+    DRAINING,
+    HELLO,
+    LEAVING,
+    READY,
+    REPLY,
+    STOPPED,
+    VERSION,
+    BatchReader,
+    pack_batch,
+)
 
 pytestmark = pytest.mark.real_time
 
@@ -257,6 +271,69 @@ async def test_while_the_worker_drains_new_calls_wait_for_its_successor(tmp_path
         await world.peer(1, 2)
         assert new.calls == [held[0]]
         assert not held[1].end.done()
+
+
+async def test_nothing_is_written_to_a_worker_that_leaves_and_its_last_replies_are_read(tmp_path: Path) -> None:
+    async with linked(tmp_path) as (world, link):
+        old = await world.peer(0)
+        old.ready()
+        answered, kept, given_up = submit(link), submit(link), submit(link)
+        await world.peer(0, 4)
+        old.say((LEAVING,))
+        await world.until(lambda: old.frames[-1] == [STOPPED])
+        assert not link.ready
+        assert link.moving
+        later = submit(link)
+        link.cancel(given_up[0])
+        link.say((CYCLE, 1, []))
+        old.say((REPLY, answered[0], 200, b"", None))
+        assert await answered[1].end == (200, b"", None)
+        old.transport.close()
+        new = await world.peer(1)
+        assert old.frames[-1] == [STOPPED]
+        new.ready()
+        await world.peer(1, 4)
+        assert new.calls == [kept[0], later[0]], "given up is given up"
+        assert new.frames[-1] == [CYCLE, 1, []]
+        assert not link.moving
+
+
+async def test_what_is_held_leaves_in_its_order_when_it_is_let_go(tmp_path: Path) -> None:
+    async with linked(tmp_path) as (world, link):
+        peer = await world.peer(0)
+        peer.ready()
+        before = submit(link)
+        await world.peer(0, 2)
+        link.hold(True)
+        held = [submit(link) for _ in range(3)]
+        link.cancel(held[1][0])
+        free = len(link._free)
+        peer.say((REPLY, before[0], 200, b"", None))
+        assert await before[1].end == (200, b"", None), "answers come all the same"
+        assert peer.calls == [before[0]]
+        link.hold(False)
+        await world.peer(0, 4)
+        assert peer.calls == [before[0], held[0][0], held[2][0]]
+        assert len(link._free) == free + 1
+        assert CANCEL not in [frame[0] for frame in peer.frames]
+
+
+async def test_a_successor_gets_what_was_held_once(tmp_path: Path) -> None:
+    async with linked(tmp_path) as (world, link):
+        old = await world.peer(0)
+        old.ready()
+        before = submit(link)
+        await world.peer(0, 2)
+        link.hold(True)
+        held = submit(link)
+        old.transport.close()
+        new = await world.peer(1)
+        new.ready()
+        await world.peer(1, 3)
+        link.hold(False)
+        after = submit(link)
+        await world.peer(1, 4)
+        assert new.calls == [before[0], held[0], after[0]]
 
 
 @pytest.mark.parametrize(
