@@ -51,7 +51,7 @@ class Process:
         self.started = monotonic()
         self._status: int | None = None
         self._line_closed = False
-        self._finished = False
+        self.gone = asyncio.Event()
         ours, theirs = socket.socketpair()
         with theirs:
             # A group of its own: Ctrl-C reaches the supervisor alone, which drains. Standard output is for data.
@@ -88,7 +88,7 @@ class Process:
 
     @property
     def ended(self) -> bool:
-        return self._finished
+        return self.gone.is_set()
 
     def failure(self, name: str) -> Failure:
         """Why it ended; ``name`` is what it was."""
@@ -122,8 +122,8 @@ class Process:
             self._finish()
 
     def _finish(self) -> None:
-        if not self._finished:
-            self._finished = True
+        if not self.gone.is_set():
+            self.gone.set()
             self._channel.close()
             assert self._status is not None
             self.on_exit(self._status)

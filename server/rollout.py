@@ -60,6 +60,7 @@ NEED_RESTART = frozenset(
     }
 )
 ANSWER_SECONDS = 10.0
+BURY_SECONDS = 2.0
 
 Say = Callable[[str], None]
 
@@ -82,6 +83,7 @@ class Rollout:
         self._resolve = resolve
         self._task: asyncio.Task[dict[str, Any]] | None = None
         self._again = False
+        self.trouble = ""  # why the last reload was none
         self._waiting: set[Process] = set()  # those that are no child's: standbys, and processes of before
         self._held = False
 
@@ -148,20 +150,31 @@ class Rollout:
             tell("reload: they are good; the workers are replaced, one after the other")
             await self._replace(settings, candidate, tell)
             await self._settle(settings)
-        except ReloadError:
+            self.trouble = ""
+        except ReloadError as error:
+            self.trouble = error.detail
             raise
         except Exception as error:
             log.exception("a bug in the reload")
+            self.trouble = "The reload failed; the log says why."
             raise ReloadError(f"The reload failed: {type(error).__name__}: {error}", FAILED) from error
         finally:
             self._hold(False)
-            for process in self._waiting:
-                process.kill()
-            self._waiting.clear()
+            await self._bury()
             if self._serving():
                 self._supervisor.notifier.ready(self._supervisor.status)
         seconds = round(monotonic() - began, 3)
         return {"workers": len(self._supervisor.workers), "seconds": seconds, "changed": changed}
+
+    async def _bury(self) -> None:
+        """End those that wait, and see them go: their memory is free then."""
+        waiting, self._waiting = self._waiting, set()
+        for process in waiting:
+            process.kill()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(BURY_SECONDS):
+                for process in waiting:
+                    await process.gone.wait()
 
     async def _prepare(self) -> tuple[Settings, list[str], Process]:
         """Promise 1. The first worker's standby is the candidate that loads the program."""
@@ -278,9 +291,7 @@ class Rollout:
                 self._waiting.discard(parked)
                 child.restore(parked, boot)
                 return True
-            newer = await self._swap(child, parked, boot, settings)
-            if newer is not None:
-                newer.kill()
+            await self._swap(child, parked, boot, settings)
         except (ReloadError, SwapFailed):
             return False
         return True

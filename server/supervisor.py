@@ -464,7 +464,8 @@ class Supervisor:
     def status(self) -> str:
         """How it is, in a line."""
         app = self.settings.app
-        return self._vitals.line(str(self.program.get("name") or app.name or app.main))
+        line = self._vitals.line(str(self.program.get("name") or app.name or app.main))
+        return f"{line}. {self.rollout.trouble}" if self.rollout.trouble else line
 
     async def _run_companion(self, companion: Callable[[Supervisor], Awaitable[None]]) -> None:
         try:
