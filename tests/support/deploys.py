@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,12 @@ class Deployed:
         self.app = folder / "app.py"
         self.write(SOURCE)
         options = {"server.workers": 2, "storage.shards": 2, "server.pin": False} | settings
-        self.server = Server(self.app, folder / "data", settings=options).start()
+        name = f"actord-test-{uuid.uuid4().hex}"
+        self.manager = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)  # in the place of systemd
+        self.manager.bind(f"\0{name}")
+        self.manager.settimeout(PATIENCE)
+        environment = {"NOTIFY_SOCKET": f"@{name}"}
+        self.server = Server(self.app, folder / "data", settings=options, environment=environment).start()
 
     def write(self, source: str) -> None:
         self.app.write_text(source)
@@ -44,8 +51,15 @@ class Deployed:
     def workers(self) -> set[int]:
         return {child.pid for child in self.server.children("worker")}
 
+    def notified(self, of: str) -> list[str]:
+        """What the service manager is told next that begins so, line by line."""
+        while not (message := self.manager.recv(65_536).decode()).startswith(of):
+            pass
+        return message.splitlines()
+
     def close(self) -> None:
         self.server.close()
+        self.manager.close()
 
 
 class Load:

@@ -98,6 +98,11 @@ def test_what_can_t_work_is_refused_and_the_old_program_goes_on(deployed: Deploy
         "The reload was refused: app.py can't be imported: No module named 'nothing_of_this_name'. Is it installed in "
         f"{sys.prefix}? Nothing was changed.",
     )
+    assert deployed.notified("READY=1")
+    assert deployed.notified("RELOADING=1")
+    status = deployed.notified("READY=1")[-1]
+    assert status.startswith("STATUS=")
+    assert "The reload was refused: app.py can't be imported" in status
     server.signal(signal.SIGHUP)
     server.wait_log("The reload was refused: app.py can't be imported", count=2)
 
