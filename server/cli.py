@@ -14,6 +14,7 @@ from actord.server.commands import call, check, doctor, init, openapi, serve, sy
 from actord.server.commands.alarms import alarms
 from actord.server.commands.outbox import outbox
 from actord.server.commands.reload import reload
+from actord.server.commands.reshard import reshard
 from actord.server.commands.token import token
 from actord.server.commands.top import top
 from actord.server.exits import StartError
@@ -37,6 +38,7 @@ app.command("openapi")(openapi.openapi)
 app.command("reload")(reload)
 app.command("doctor")(doctor.doctor)
 app.command("systemd")(systemd.systemd)
+app.command("reshard")(reshard)
 app.add_typer(alarms, name="alarms")
 app.add_typer(outbox, name="outbox")
 app.add_typer(token, name="token")

@@ -27,6 +27,7 @@ from actord.storage.files import DIR_MODE, FILE_MODE, FileLock, Locked, fsync_pa
 FORMAT = 1
 SLOT_HASH = "crc32-knuth-1"
 SHARDS_MAX = 1024  # as many as there are slots
+RESHARD_NAME = "reshard.json"  # see storage/reshard.py
 TOKENS_NAME = "tokens.json"  # the access tokens: the server's own, which the store leaves alone
 
 # flock and fsync do not promise there what the store relies on.
@@ -137,7 +138,7 @@ def open_data_dir(path: str, *, shards: int, ballast: int) -> DataDir:
         fresh = not os.path.lexists(os.path.join(real, "manifest.json"))
         if fresh:
             _refuse_foreign(real)
-        lock = _lock(real)
+        lock = lock_of(real)
     except PermissionError as error:
         raise DataDirError(
             f"{path} can't be written by this user (uid {os.geteuid()}): {error}. Change its owner."
@@ -149,6 +150,11 @@ def open_data_dir(path: str, *, shards: int, ballast: int) -> DataDir:
         # Again, under the lock: another server may just have made it.
         if os.path.lexists(manifest_path):
             manifest = _read_manifest(manifest_path)
+            if os.path.lexists(os.path.join(real, RESHARD_NAME)):
+                raise DataDirError(
+                    f"{path} is on its way to another number of shards, and that was interrupted. Run "
+                    "`actord reshard` again: it goes on where it was."
+                )
         else:
             _refuse_foreign(real)
             _check_room(real, shards * ballast)
@@ -176,7 +182,8 @@ def read_manifest(path: str) -> Manifest:
         raise DataDirError(f"{path} can't be read as a data directory: {error}.") from error
 
 
-def _lock(real: str) -> FileLock:
+def lock_of(real: str) -> FileLock:
+    """The lock of a data directory. Raises ``DataDirLocked``."""
     path = os.path.join(real, "lock")
     try:
         lock = FileLock(path)
@@ -202,10 +209,16 @@ def _make(real: str, shards: int) -> Manifest:
         slot_hash=SLOT_HASH,
         created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     )
+    manifest = write_manifest(real, manifest)
+    fsync_path(os.path.dirname(real))
+    return manifest
+
+
+def write_manifest(real: str, manifest: Manifest) -> Manifest:
+    """Put a manifest into its place, with its checksum. Returns it."""
     manifest = msgspec.structs.replace(manifest, sum=manifest_sum(manifest))
     content = msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n"
     replace_file(os.path.join(real, "manifest.json"), content)
-    fsync_path(os.path.dirname(real))
     return manifest
 
 

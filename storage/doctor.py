@@ -127,6 +127,16 @@ def _examine_manifest(real: str, report: Report) -> datadir.Manifest | None:
 
 def _examine_leftovers(real: str, files: list[str], report: Report) -> None:
     known = {"manifest.json", "lock", "shards", "run", datadir.TOKENS_NAME, "lost+found"}
+    if os.path.lexists(os.path.join(real, datadir.RESHARD_NAME)):
+        known |= {datadir.RESHARD_NAME, "reshard", "shards.old"}
+        report.findings.append(
+            Finding(
+                "damage",
+                datadir.RESHARD_NAME,
+                "It is on its way to another number of shards, and that was interrupted.",
+                "Run `actord reshard` again: it goes on where it was.",
+            )
+        )
     for name in sorted(set(os.listdir(real)) - known):
         report.findings.append(Finding("note", name, "This file is none of actord's, or an interrupted start left it."))
     for name in sorted(files):

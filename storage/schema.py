@@ -200,6 +200,11 @@ def create(conn: apsw.Connection, *, shard: int, identity: str) -> None:
         conn.execute(f"PRAGMA application_id = {APPLICATION_ID}")
 
 
+def set_meta(conn: apsw.Connection, values: dict[str, int | str]) -> None:
+    """Give entries of ``meta`` that exist other values, in the caller's transaction."""
+    conn.executemany("REPLACE INTO meta (name, value, sum) VALUES (?, ?, ?)", meta_rows(values))
+
+
 def upgrade(conn: apsw.Connection) -> bool:
     """Make the tables that a database of an older format lacks. The next sync makes it durable, or it is done again.
 

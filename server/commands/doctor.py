@@ -10,6 +10,7 @@ import msgspec
 import typer
 from actord.errors import DataDirError, DataDirLocked
 from actord.server.exits import CONFIG, FAILED, TEMPORARY, StartError
+from actord.server.progress import shown
 from actord.shards.slots import slot_of, slot_range
 
 if TYPE_CHECKING:
@@ -34,10 +35,8 @@ def doctor(
     from actord.storage.doctor import examine  # the store's modules, which no other command needs
 
     try:
-        if not as_json and sys.stderr.isatty():
-            report = _with_progress(str(data_dir), deep)
-        else:
-            report = examine(str(data_dir), slot_of=slot_of, slot_range=slot_range, deep=deep)
+        with shown(not as_json and sys.stderr.isatty()) as told:
+            report = examine(str(data_dir), slot_of=slot_of, slot_range=slot_range, deep=deep, progress=told)
     except DataDirLocked as error:
         raise StartError(error.detail, TEMPORARY) from None
     except DataDirError as error:
@@ -53,21 +52,6 @@ def doctor(
 
 def _document(report: Report) -> dict[str, object]:
     return {"healthy": not report.damaged, **msgspec.to_builtins(report)}
-
-
-def _with_progress(path: str, deep: bool) -> Report:
-    from actord.storage.doctor import examine
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"))
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("", total=1.0)
-
-        def told(what: str, part: float) -> None:
-            bar.update(task, description=what, completed=part)
-
-        return examine(path, slot_of=slot_of, slot_range=slot_range, deep=deep, progress=told)
 
 
 def lines(report: Report) -> list[str]:
