@@ -175,7 +175,8 @@ class Supervisor:
         workers = min(wanted, shards)
         if workers < wanted:
             level = logging.WARNING if server.workers else logging.INFO
-            log.log(level, "the data directory has %d shards: %d workers are started, not %d", shards, workers, wanted)
+            words = "the data directory has %d shards: %d workers are started, not %d (`actord reshard` changes that)"
+            log.log(level, words, shards, workers, wanted)
         self.guard = guard.Guard(self.settings)
         self.guard.load()
         self.listeners = listeners = Listeners(self.settings, self._cleanup)

@@ -33,6 +33,7 @@ ALLOWED = {
     "actord.server.commands.check": {"actord.shards.registry"},
     "actord.server.commands.openapi": {"actord.shards.openapi", "actord.shards.registry"},
     "actord.server.commands.doctor": {"actord.storage.doctor", "actord.storage.findings"},
+    "actord.server.commands.reshard": {"actord.storage.reshard"},
     "actord.loadtest": {"actord.loadtest"},
     "actord.loadtest.client_users": {"actord.loadtest", "actord"},
     "actord.configs": set(),
