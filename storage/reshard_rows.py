@@ -189,7 +189,8 @@ class NewShard:
             "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
             rows(),
         )
-        entries[0, ""] = len(found)
+        if found:
+            entries[0, ""] = len(found)
         self._write(
             "INSERT INTO reply_key (actor, key, id, sum) VALUES (?, ?, ?, ?)",
             ((*place, id_, entry_sum(*place, id_)) for place, id_ in sorted(entries.items())),
