@@ -8,7 +8,7 @@ import sys
 
 from tests.fuzz import engine
 
-NAMES = ("http", "chunks", "route", "frames", "intake", "codec", "json", "arguments")
+NAMES = ("http", "chunks", "route", "frames", "intake", "direct", "codec", "json", "arguments")
 
 
 def main() -> int:

@@ -27,7 +27,7 @@ from actord.settings import Http
 from actord.shards import wire
 from actord.shards.arguments import Binder
 
-from tests.fuzz.intake import INTAKE_SEEDS, intake
+from tests.fuzz.intake import DIRECT_SEEDS, INTAKE_SEEDS, direct, intake
 from tests.sdk.codec_values import EVERY_TYPE, same
 
 CORPUS = Path(__file__).parents[1] / "corpus" / "http1"
@@ -277,6 +277,7 @@ TARGETS = {
     "route": Target(routes, [target[1:].encode() for target in _TARGETS]),
     "frames": Target(frames, [wire.pack_batch(batch)[4:] for batch in _FRAMES] + [ormsgpack.packb([])]),
     "intake": Target(intake, INTAKE_SEEDS),
+    "direct": Target(direct, DIRECT_SEEDS),
     "codec": Target(values, _CODEC_SEEDS),
     "json": Target(json_bodies, _JSON_SEEDS),
     "arguments": Target(arguments, _JSON_SEEDS + _CODEC_SEEDS),
