@@ -51,6 +51,22 @@ def new_times() -> Times:
     return [*[0] * RUN_SUM, 0.0, 0, 0]
 
 
+class Requests:
+    """Answers by their outcome, and how long they took."""
+
+    __slots__ = ("outcomes", "times")
+
+    def __init__(self) -> None:
+        self.times = Histogram()
+        self.outcomes = {"ok": 0, "refused": 0, "failed": 0, "gone": 0}
+
+    def take(self, status: int, seconds: float) -> None:
+        """``status`` 0: the client went away before it was answered."""
+        self.times.take(seconds)
+        outcome = "gone" if not status else "ok" if status < 400 else "refused" if status < 500 else "failed"
+        self.outcomes[outcome] += 1
+
+
 class LoopLag:
     """How much later than asked for a timer of this loop runs, looked at ``LAG_SECONDS`` apart."""
 

@@ -70,7 +70,17 @@ METRICS = (
     _gauge("actord_queued_calls", "Calls in the worker whose turn has not begun."),
     _gauge("actord_suspended_turns", "Turns that have begun and wait for something."),
     _gauge("actord_mailbox_depth", "The longest mailbox of any instance in the last 30 to 60 seconds."),
-    _gauge("actord_front_door_requests", "Requests of the front door that are being served."),
+    _gauge("actord_front_door_open", "Requests of the front door that are being served."),
+    _counter(
+        "actord_front_door_requests_total",
+        "Requests that the front door has had. outcome: ok, refused (400 to 499), failed (500 and above), or gone, "
+        "when the client went away before. mount is empty for the main program.",
+        "mount",
+        "outcome",
+    ),
+    _histogram(
+        "actord_front_door_seconds", "From a request's arrival in its worker until the front door was done.", "mount"
+    ),
     _gauge("actord_event_streams", "Readers of actors' events."),
     # commits
     _histogram("actord_commit_wait_seconds", "From the end of a turn until the batch that it waits for was durable."),

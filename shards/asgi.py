@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from actord.http import Request, check_status
+from actord.measures import Requests
 from actord.shards.asgi_messages import ClientGone, body_of, response_head
 from actord.shards.door import more_time, problem_of
 from actord.shards.inflow import BodyBroken
@@ -53,6 +54,7 @@ class AsgiDoor:
         self._sockets: set[AsgiSocket] = set()
         self._draining = False
         self.open = 0
+        self.requests = Requests()
 
     async def startup(self, limit: float) -> None:
         """Raises ``ProgramError``. Requests that come before wait."""
@@ -120,6 +122,8 @@ class AsgiDoor:
         finally:
             self.open -= 1
         cycle.close(error, limit if cycle.timeout.expired() else None)
+        if isinstance(cycle, _Cycle):
+            self.requests.take(cycle.answered, monotonic() - cycle.queued)
 
     async def _run(self, scope: dict[str, Any], cycle: _Cycle | AsgiSocket) -> None:
         await self._app(scope, cycle.receive, cycle.send)
@@ -154,12 +158,13 @@ class _Cycle:
         "_id",
         "_length",
         "_outflow",
-        "_queued",
         "_request",
         "_sink",
         "_status",
         "_taken",
+        "answered",
         "done",
+        "queued",
         "started",
         "timeout",
         "visit",
@@ -174,7 +179,8 @@ class _Cycle:
         self._id = id_
         self._request = request
         self._flags = flags
-        self._queued = queued
+        self.queued = queued
+        self.answered = 0  # with this status; 0: the client went away before
         self._body = request.stream() if flags & BODY_FOLLOWS else None
         self._taken = False  # the whole body was received
         self._gone = asyncio.Event()  # the client has, or the response is complete
@@ -192,6 +198,7 @@ class _Cycle:
         if not self.done:
             if self._outflow is None:
                 self._reply(503, b"", b"")
+                self.answered = 0
             else:
                 self._outflow.break_off()
             self._over()
@@ -244,6 +251,7 @@ class _Cycle:
                 head += b"content-length: %d\r\n" % self._length
             self._outflow = Outflow(self._sink, self._id, self.cancel)
             self._outflow.begin(self._status, head, self._length)
+            self.answered = self._status
         if body:
             await self._outflow.send(body)
             if self._gone.is_set():
@@ -284,6 +292,7 @@ class _Cycle:
     def _reply(self, status: int, body: bytes, head: bytes) -> None:
         self._sink.doors.pop(self._id, None)
         self._sink.put_reply(self._id, status, body, head)
+        self.answered = status
         self._sink.flush()
 
     def _over(self) -> None:
@@ -293,5 +302,5 @@ class _Cycle:
     def _timed(self, head: bytes) -> bytes:
         if not self._flags & TIMING:
             return head
-        queue, run = (self.started - self._queued) * 1e3, (monotonic() - self.started) * 1e3
+        queue, run = (self.started - self.queued) * 1e3, (monotonic() - self.started) * 1e3
         return head + b"Server-Timing: queue;dur=%.3f, run;dur=%.3f\r\n" % (queue, run)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from actord.errors import ActordError, ActorFetchTimeoutError
 from actord.http import Request, Response
+from actord.measures import Requests
 from actord.shards.call import body_of
 from actord.shards.outbound import Visit, current_visit
 from actord.shards.outflow import Outflow
@@ -33,6 +34,7 @@ class FrontDoor:
         self.env = env
         self.time_limit = time_limit
         self.open = 0
+        self.requests = Requests()
 
     def begin(self, sink: Connection, id_: int, request: Request, flags: int, deadline: int, queued: float) -> None:
         """Serve a request, in a task of its own; what it answers goes to the sink."""
@@ -45,6 +47,7 @@ class FrontDoor:
     ) -> None:
         """Run the handler and reply. Cancelled when the client goes away."""
         self.open += 1
+        status = 0
         try:
             visit = Visit(deadline, request)
             current_visit.set(visit)
@@ -79,6 +82,7 @@ class FrontDoor:
             sink.flush()
         finally:
             self.open -= 1
+            self.requests.take(status, monotonic() - queued)
 
     def open_socket(self, events: SocketEvents, sid: int, seq: int, request: Request, deadline: int) -> Party:
         """An upgrade on a path of the front door. Answered by WS_REFUSE or WS_FORWARD, and WS_DONE."""

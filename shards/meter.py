@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_left
 from collections import Counter
 from operator import attrgetter
@@ -24,7 +25,10 @@ if TYPE_CHECKING:
     from actord.shards.call import Call
     from actord.shards.tracing import Tracing
 
-# What a call that never had its turn was refused with, by its status.
+# Of a problem document. What a detail quotes is escaped there, so that it can't look like this.
+_NAME = re.compile(rb'"name":"(\w{1,64})"').search
+
+# What a call that never had its turn was refused with, by its status, when its document is no JSON.
 NOT_BEGUN = {
     500: "ActivationFailed",
     503: "ActorUnavailable",
@@ -118,7 +122,8 @@ class Meter:
         if call.status < 400:
             self.replayed += 1
         else:
-            self.refused[NOT_BEGUN.get(call.status, "Other")] += 1
+            named = _NAME(call.body)
+            self.refused[named[1].decode() if named else NOT_BEGUN.get(call.status, "Other")] += 1
 
     def tick(self, deepest: int) -> bool:
         """About once a second, with the longest mailbox since this was true."""

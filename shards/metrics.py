@@ -13,6 +13,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from actord.measures import FAILED, REFUSED, RUN_SUM, Figure, LoopLag, Times
+from actord.shards.mounts import MountedDoors
 
 if TYPE_CHECKING:
     from actord.shards.activation import Host
@@ -92,10 +93,18 @@ class WorkerMetrics:
         yield ("actord_queued_calls", (), runner.waiting)
         yield ("actord_suspended_turns", (), runner.suspended)
         yield ("actord_mailbox_depth", (), meter.deepest(runner.deepest))
-        door = dispatcher.front_door
-        yield ("actord_front_door_requests", (), 0 if door is None else door.open)
+        yield from self._doors()
         yield ("actord_event_streams", (), len(dispatcher.events))
         yield ("actord_resent_calls_total", (), sum(link.resent for link in self._links()))
+
+    def _doors(self) -> Iterator[Figure]:
+        door = self._dispatcher.front_door
+        yield ("actord_front_door_open", (), 0 if door is None else door.open)
+        doors = door.doors if isinstance(door, MountedDoors) else [] if door is None else [("", door)]
+        for mount, one in doors:
+            yield ("actord_front_door_seconds", (mount,), one.requests.times.value())
+            for outcome, count in one.requests.outcomes.items():
+                yield ("actord_front_door_requests_total", (mount, outcome), count)
 
     def _commits(self) -> Iterator[Figure]:
         meter = self._meter

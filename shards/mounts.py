@@ -27,25 +27,25 @@ class MountedDoors:
     """Front doors by mount: an empty mount is the main program's."""
 
     def __init__(self, doors: dict[str, Door]) -> None:
-        self._doors = sorted(doors.items(), key=lambda item: -len(item[0]))
+        self.doors = sorted(doors.items(), key=lambda item: -len(item[0]))  # by their mounts
 
     @property
     def open(self) -> int:
-        return sum(door.open for _, door in self._doors)
+        return sum(door.open for _, door in self.doors)
 
     async def startup(self, limit: float) -> None:
         """Start the applications, one after the other. Raises ``ProgramError``."""
-        for _, door in self._doors:
+        for _, door in self.doors:
             if isinstance(door, AsgiDoor):
                 await door.startup(limit)
 
     async def shutdown(self, limit: float) -> None:
-        for _, door in self._doors:
+        for _, door in self.doors:
             if isinstance(door, AsgiDoor):
                 await door.shutdown(limit)
 
     def drain(self) -> None:
-        for _, door in self._doors:
+        for _, door in self.doors:
             if isinstance(door, AsgiDoor):
                 door.drain()
 
@@ -71,7 +71,7 @@ class MountedDoors:
     def _find(self, request: Request) -> tuple[Door, Request] | None:
         """The door, and the request as it counts its paths."""
         path = request.raw_path
-        for mount, door in self._doors:
+        for mount, door in self.doors:
             if not mount or path == mount or path.startswith(mount + "/"):
                 return door, _below(request, mount) if mount and isinstance(door, AsgiDoor) else request
         return None

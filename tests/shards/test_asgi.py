@@ -395,3 +395,27 @@ async def test_a_shutdown_that_hangs_or_fails_ends_all_the_same(caplog: pytest.L
     lifespan.state["fail"] = True
     await lifespan.shutdown(5)
     assert "the shutdown of `app` failed" in caplog.text
+
+
+async def test_requests_are_counted_by_their_outcome() -> None:
+    async def handler(scope: Any, receive: Receive, send: Send) -> None:
+        if scope["path"] == "/fails":
+            raise RuntimeError("a fault")
+        if scope["path"] == "/waits":
+            await asyncio.sleep(1_000)
+        await send(START | {"status": 404} if scope["path"] == "/none" else START)
+        await send(MORE_BODY)
+        await send(BODY)
+
+    end = link_to(handler)
+    app = end.core.app
+    assert app is not None
+    await app.startup(5)
+    for number, path in enumerate(("/", "/none", "/fails", "/waits")):
+        await end.tell((DOOR, number, ["GET", path, [], None], 0, end.deadline(), b""))
+    await end.tell((CANCEL, 3))
+    await steps()
+    assert app.requests.outcomes == {"ok": 1, "refused": 1, "failed": 1, "gone": 0}  # it is told, and may go on
+    await asyncio.sleep(60)
+    assert app.requests.outcomes["gone"] == 1
+    assert sum(app.requests.times.counts) == 4

@@ -76,6 +76,8 @@ def used(server: Server) -> Scraped:
     for _ in range(2):
         key = {"Idempotency-Key": "once", "Content-Type": "application/json"}
         assert server.request("POST", "/actors/Metered/keyed/add", b"", key).json() == 1
+    assert server.request("GET", f"/say/{NAMES[6]}").body == b"said"
+    assert server.request("GET", "/refuse").status == 404
     server.result("Metered", NAMES[3], "sleep", 0.15)
     server.result("Metered", NAMES[4], "arm")
     until(lambda: server.result("Metered", NAMES[4], "rang"), "the alarm")
@@ -129,6 +131,15 @@ def test_refusals_are_counted_by_their_reason(used: Scraped) -> None:
     assert used.value("actord_refused_total", reason="ActorUnknownMethodError") == 2
     assert used.value("actord_refused_total", reason="MethodNotAllowed") == 1
     assert used.value("actord_refused_total", reason="BadRequest") == 1
+
+
+def test_requests_of_the_front_door_are_counted_by_their_outcome(used: Scraped) -> None:
+    def requests(outcome: str) -> float:
+        return used.value("actord_front_door_requests_total", mount="", outcome=outcome)
+
+    assert (requests("ok"), requests("refused"), requests("failed"), requests("gone")) == (1, 1, 0, 0)
+    assert used.value("actord_front_door_seconds_count") == 2
+    assert used.value("actord_calls_total", method="say") == 1
 
 
 def test_instances_and_connections_are_counted(used: Scraped) -> None:

@@ -52,6 +52,8 @@ class Metered(StatefulActor):
 
 async def fetch(request: Request, env: Any) -> Response:
     """GET /say/{name}"""
+    if not request.path.startswith("/say/"):
+        return Response("no", status=404)
     name = request.path.rpartition("/")[2]
     log.warning("at the door")
     await env.get(Metered, name).say("from the door")
