@@ -9,10 +9,10 @@
 from __future__ import annotations
 
 import logging
-from urllib.parse import urlsplit
 
 from actord.errors import ActordError, BadRequest, Forbidden
 from actord.server.heads import Head
+from actord.server.origins import Origins
 from websockets.datastructures import Headers
 from websockets.exceptions import InvalidHandshake, InvalidUpgrade
 from websockets.extensions.permessage_deflate import ServerPerMessageDeflateFactory
@@ -21,8 +21,6 @@ from websockets.protocol import State
 from websockets.server import ServerProtocol
 
 VERSION = "13"
-ANY = "*"
-_PORTS = {"http": 80, "https": 443}
 
 log = logging.getLogger("actord.websocket")
 log.setLevel(logging.WARNING)  # the library says something about every connection
@@ -68,7 +66,7 @@ class Handshake:
 class Handshakes:
     """How this front answers upgrades."""
 
-    def __init__(self, *, message_bytes: int, compression: bool, origins: str) -> None:
+    def __init__(self, *, message_bytes: int, compression: bool, origins: Origins) -> None:
         self._message_bytes = message_bytes
         # Without context takeover an idle socket keeps no window, and one compressed message serves a whole broadcast.
         self._extensions = (
@@ -82,13 +80,16 @@ class Handshakes:
             if compression
             else None
         )
-        self._origins = frozenset(origin.lower().rstrip("/") for origin in origins.split())
+        self._origins = origins
 
     def open(self, target: str, head: Head, body: bytes) -> Handshake:
         """The handshake that a request asks for. Raises ``Refusal``."""
         if body or head.chunked:
             raise Refusal(BadRequest("An upgrade has no body."))
-        self._check_origin(head)
+        try:
+            self._origins.check(head, "open WebSockets")
+        except Forbidden as error:
+            raise Refusal(error) from None
         versions = [value for name, value in head.headers if name == "sec-websocket-version"]
         if versions != [VERSION]:
             detail = f"Only version {VERSION} of the WebSocket protocol is spoken here (Sec-WebSocket-Version)."
@@ -106,30 +107,3 @@ class Handshakes:
         except InvalidHandshake as error:
             raise Refusal(BadRequest(f"The WebSocket handshake is malformed: {error}.")) from None
         return Handshake(protocol, accept, extensions)
-
-    def _check_origin(self, head: Head) -> None:
-        sent = [value for name, value in head.headers if name == "origin"]
-        if not sent or ANY in self._origins:
-            return
-        if len(sent) == 1 and (sent[0].lower() in self._origins or _same_origin(sent[0], head.host or "")):
-            return
-        raise Refusal(
-            Forbidden(
-                "Pages of this origin may not open WebSockets here. The server lets in its own origin and those that "
-                "its option http.origins lists."
-            )
-        )
-
-
-def _same_origin(origin: str, host: str) -> bool:
-    """Whether a page of ``origin`` came from the server that the client knows as ``host``. TLS may end before us, so
-    the scheme says nothing but the default port."""
-    try:
-        parts = urlsplit(origin)
-        port = _PORTS.get(parts.scheme)
-        if port is None or parts.path or parts.query or parts.fragment or parts.username is not None:
-            return False
-        own = urlsplit(f"//{host}")
-        return parts.hostname == own.hostname and (parts.port or port) == (own.port or port)
-    except ValueError:
-        return False

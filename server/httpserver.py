@@ -19,6 +19,7 @@ from actord.server.exits import ConfigError
 from actord.server.forwarded import Proxies
 from actord.server.heads import HeadReader
 from actord.server.hub import SocketHub
+from actord.server.origins import Origins
 from actord.server.problems import Framer
 from actord.server.router import Router
 from actord.server.slotmap import SlotMap
@@ -48,6 +49,7 @@ class HttpServer:
         self.loop = asyncio.get_running_loop()
         self.heads = HeadReader(settings.http)
         self.framer = Framer()
+        self.origins = Origins(settings.http.origins)
         self.hub = SocketHub(self)
         self.connections: set[Connection | WebSocket] = set()
         self.access: Access | None = None
@@ -91,6 +93,7 @@ class HttpServer:
             for field in theirs.__struct_fields__:
                 setattr(ours, field, getattr(theirs, field))
         self.proxies = Proxies(self.settings.server.forwarded_allow_ips)
+        self.origins = Origins(self.settings.http.origins)
         self.renew_tls(self.settings.server)
         self.heads.forget()
         self.hub.settle()

@@ -45,7 +45,7 @@ class SocketHub:
         self._handshakes = Handshakes(
             message_bytes=settings.sockets.message_bytes,
             compression=settings.sockets.compression,
-            origins=settings.http.origins,
+            origins=self._server.origins,
         )
 
     # -- openings

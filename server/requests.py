@@ -10,7 +10,7 @@ from actord.server import system
 from actord.server.exchange import Exchange
 from actord.server.formats import call_format, call_key
 from actord.server.forwarded import described
-from actord.server.heads import MSGPACK, PAIR
+from actord.server.heads import JSON, MSGPACK, PAIR
 from actord.server.routes import CALL, DOOR, EVENTS, FETCH, SYSTEM
 from actord.server.streams import StreamableExchange
 from actord.server.upgrade import UpgradeExchange, socket_key
@@ -59,6 +59,8 @@ def begin(
     deadline = int((monotonic() + seconds) * 1000)
     flags = wire.TIMING if timing else connection.timing
     if kind == CALL:
+        if head.content_type not in (JSON, MSGPACK, PAIR):
+            server.origins.check(head, "make calls")
         if body or head.content_type in (MSGPACK, PAIR):
             flags |= call_format(head)
         link = connection.table[slot_of(type_, name)]

@@ -422,3 +422,33 @@ def test_the_programs_description_waits_for_no_worker(tmp_path: Path) -> None:
         client.get(wire.OPENAPI)
         answer = client.answer()
         assert (answer.status, answer.json["name"]) == (503, "ActorUnavailable")
+
+
+# -- pages in browsers
+
+
+@pytest.mark.parametrize(
+    "kind", ["application/x-www-form-urlencoded", "text/plain", "multipart/form-data; boundary=x", ""]
+)
+def test_a_page_of_another_origin_can_not_make_a_call_as_a_form_would(front: FrontProcess, kind: str) -> None:
+    extra = f"Content-Type: {kind}\r\n" if kind else ""
+    before = front.counts()
+    with front.connect() as client:
+        for origin in ("http://evil.test", "null", "http://a:81"):
+            client.get("/actors/Account/alice/close", f"{extra}Origin: {origin}\r\n", "POST")
+            answer = client.answer()
+            assert (answer.status, answer.json["name"]) == (403, "Forbidden")
+            assert "access-control-allow-origin" not in answer.headers
+        assert front.counts() == before
+        for own in ("Origin: http://a\r\n", ""):
+            client.get("/actors/Account/alice/close", f"{extra}{own}", "POST")
+            assert client.answer().status == 200
+
+
+def test_no_question_of_a_browser_is_answered_with_leave(front: FrontProcess) -> None:
+    asked = "Origin: http://evil.test\r\nAccess-Control-Request-Method: POST\r\n"
+    with front.connect() as client:
+        client.get("/actors/Account/alice/close", asked + "Access-Control-Request-Headers: content-type\r\n", "OPTIONS")
+        answer = client.answer()
+    assert answer.status == 405
+    assert not [name for name in answer.headers if name.startswith("access-control-")]

@@ -75,7 +75,7 @@ class FakeSockets:
         return [(wire.WS_SEND, sid, data), done]
 
     def open(self, kind: int, sid: int, seq: int, fields: list[Any], done: wire.Frame) -> list[wire.Frame]:
-        request = fields[-2]
+        request = fields[3 if kind == wire.WS_OPEN else 1]
         name = fields[2] if kind == wire.WS_OPEN else request[1].strip("/")
         self.seen.append(["open" if kind == wire.WS_OPEN else "door", name])
         if name == "wait":
