@@ -61,7 +61,7 @@ def read_map(answer: Answer) -> SlotTable:
     try:
         found = json.loads(answer.body)
         if found["ticket"] is None:
-            raise NoWay("the server does not allow it (server.direct)", lasting=True)
+            raise NoWay("server.direct is off, or the token does not allow every call of every actor", lasting=True)
         owner = [-1] * SLOTS
         for worker in found["workers"]:
             for first, last in worker["slots"]:

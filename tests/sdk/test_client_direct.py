@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from actord import ActorArgumentError, ActorError, ActorMethodError, ActorMethodTimeoutError, client_wire, errors
 from actord.client import AsyncClient, Client
+from actord.server import tokens
 from actord.shards import direct, wire
 
 from tests.sdk.codec_values import EVERY_TYPE, same
@@ -217,18 +218,18 @@ def test_threads_share_a_client(server: Server) -> None:
 # -- no way to the workers
 
 
-@pytest.mark.parametrize("kind", KINDS)
 def test_without_permission_calls_go_through_the_front_and_the_log_says_why(
-    serve: Serve, kind: str, caplog: pytest.LogCaptureFixture
+    serve: Serve, caplog: pytest.LogCaptureFixture
 ) -> None:
     server = serve("parcels.py", settings={"server.workers": 1})
     caplog.set_level(logging.INFO, "actord.client")
-    driver = Driver(kind, url(server), direct=True)
-    assert driver.do(lambda c: c.actor("Parcel", "a").add()) == 1
-    driver.close()
+    for count, kind in enumerate(KINDS, 1):
+        driver = Driver(kind, url(server), direct=True)
+        assert driver.do(lambda c: c.actor("Parcel", "a").add()) == count
+        driver.close()
     assert [r.getMessage() for r in caplog.records] == [
-        "calls go through the front: the server does not allow it (server.direct)"
-    ]
+        "calls go through the front: server.direct is off, or the token does not allow every call of every actor"
+    ] * 2
     assert not list(Path(server.data_dir, "run").glob("direct*"))
 
 
@@ -245,6 +246,34 @@ def test_a_client_that_the_workers_do_not_let_in_goes_through_the_front(
     assert "calls go to the workers directly" not in caplog.text
 
 
+def test_where_tokens_are_needed_workers_are_for_those_alone_who_may_call_everything(
+    serve: Serve, tmp_path: Path
+) -> None:
+    """A worker knows no tokens: nobody gets past the front's with one that allows less, or without."""
+    texts = {}
+    with tokens.changing(str(tmp_path / "tokens.json")) as content:
+        for scope in ("*", "Parcel:add"):
+            texts[scope], made = tokens.make([scope])
+            content.tokens.append(made)
+    settings = DIRECT | {"server.workers": 1, "server.token_file": str(tmp_path / "tokens.json")}
+    server = serve("parcels.py", settings=settings)
+    for kind in KINDS:
+        all_, some, none = (
+            Driver(kind, url(server), direct=True, idempotent=False, token=token)
+            for token in (texts["*"], texts["Parcel:add"], None)
+        )
+        assert all_.do(lambda c: c.actor("Parcel", "a").echo()) == [[], {}]
+        with without_fronts(server):
+            before = all_.do(lambda c: c.actor("Parcel", "a", timeout=10).add())
+        assert some.do(lambda c: c.actor("Parcel", "a").add()) == before + 1
+        with pytest.raises(errors.Forbidden):
+            some.do(lambda c: c.actor("Parcel", "a").echo())
+        with pytest.raises(errors.Unauthorized):
+            none.do(lambda c: c.actor("Parcel", "a").add())
+        for driver in (all_, some, none):
+            driver.close()
+
+
 def test_the_workers_sockets_are_the_server_s_user_s_alone(server: Server) -> None:
     run = Path(server.data_dir, "run")
     assert run.stat().st_mode & 0o777 == 0o700
@@ -254,6 +283,18 @@ def test_the_workers_sockets_are_the_server_s_user_s_alone(server: Server) -> No
 # -- workers, fronts and servers that go away
 
 CALLS, NAMES, KILLS = 300, 8, 3
+
+
+def goes_directly(server: Server, driver: Driver) -> bool:
+    """Whether calls of any name get through without a front."""
+    driver.do(lambda c: c.actor("Parcel", "n0").echo())
+    with without_fronts(server):
+        try:
+            for number in range(4):
+                driver.do(lambda c, n=number: c.actor("Parcel", f"n{n}", timeout=0.5).echo())
+        except errors.ActorUnavailable:
+            return False
+    return True
 
 
 def test_calls_take_effect_exactly_once_while_workers_and_fronts_are_killed(serve: Serve) -> None:
@@ -329,39 +370,23 @@ def test_after_the_death_of_a_worker_each_call_says_what_is_known_and_direct_cal
     assert (type(error), error.applied, error.retryable) == (errors.ActorUnavailable, "unknown", True)
     assert value == 1
 
-    def direct_again() -> bool:
-        with without_fronts(server):
-            try:
-                return bool(driver.do(lambda c: c.actor("Parcel", "a", timeout=0.5).add()) > 1)
-            except errors.ActorUnavailable:
-                return False
-
-    until(direct_again, "calls to go directly again")
+    until(lambda: goes_directly(server, driver), "calls to go directly again")
     driver.close()
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_server_with_other_workers_gets_a_new_map(serve: Serve, kind: str) -> None:
+def test_a_server_with_other_workers_gets_a_new_map(serve: Serve) -> None:
     """The addresses are the same, the slots are not: a stale map must not decide anything."""
     server = serve("parcels.py", settings=DIRECT | {"server.workers": 2})
-    driver = Driver(kind, url(server), retries=100, direct=True)
-    for number in range(8):
-        driver.do(lambda c, n=number: c.actor("Parcel", f"n{n}").once("x"))
+    drivers = [Driver(kind, url(server), retries=100, direct=True) for kind in KINDS]
+    for driver in drivers:
+        for number in range(8):
+            driver.do(lambda c, n=number: c.actor("Parcel", f"n{n}").once("x"))
     server.stop()
     server.settings["server.workers"] = 1
     server.start()
-    for number in range(8):
-        assert driver.do(lambda c, n=number: c.actor("Parcel", f"n{n}").once("x")) == 2
-
-    def direct_again() -> bool:
-        driver.do(lambda c: c.actor("Parcel", "n0").echo())
-        with without_fronts(server):
-            try:
-                names = [f"n{n}" for n in range(8)]
-                return [driver.do(lambda c, n=n: c.actor("Parcel", n, timeout=0.5).echo(n)) for n in names] != []
-            except errors.ActorUnavailable:
-                return False
-
-    until(direct_again, "calls to go directly again")
-    driver.close()
+    for count, driver in enumerate(drivers, 3):
+        for number in range(8):
+            assert driver.do(lambda c, n=number: c.actor("Parcel", f"n{n}").once("x")) == count
+        until(lambda driver=driver: goes_directly(server, driver), "calls to go directly again")  # type: ignore[misc]
+        driver.close()
     assert server.unexpected() == []
