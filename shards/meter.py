@@ -80,7 +80,9 @@ class Meter:
         """The replies of these calls have left."""
         now = monotonic()
         queue, whole = self.queue.counts, self.call.counts
-        waited = spent = 0.0
+        waited = spent = total = 0.0
+        arrived = -1.0
+        at = 0
         slow = self.slow.limit
         search, bounds, first = bisect_left, SECONDS, SECONDS[0]
         for call in calls:
@@ -103,8 +105,11 @@ class Meter:
             else:
                 queue[search(bounds, wait)] += 1
             waited += wait
-            total = now - queued
-            whole[search(bounds, total)] += 1
+            if queued != arrived:  # those that came in one batch of their link have one time
+                arrived = queued
+                total = now - queued
+                at = search(bounds, total)
+            whole[at] += 1
             spent += total
             if total > slow:
                 self.slow.note(call, now)
