@@ -247,11 +247,14 @@ class Links:
         self._table: SlotTable | None = None
         self._links: list[WorkerLink | None] = []
         self._task: asyncio.Task[None] | None = None
+        self._closed = False
         self._looked = asyncio.Event()  # the first look is over
         self._news = asyncio.Event()
 
     async def find(self, type_: str, name: str) -> WorkerLink | None:
         """The link to the owner of a name, if there is one now. The first callers wait for the map."""
+        if self._closed:
+            return None
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._keep())
         if not self._looked.is_set():
@@ -264,6 +267,7 @@ class Links:
         return self._links[self._table.owner[slot_of(type_, name)]]
 
     async def close(self) -> None:
+        self._closed = True
         task, self._task = self._task, None
         if task is not None:
             task.cancel()

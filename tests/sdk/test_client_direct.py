@@ -390,3 +390,13 @@ def test_a_server_with_other_workers_gets_a_new_map(serve: Serve) -> None:
         until(lambda driver=driver: goes_directly(server, driver), "calls to go directly again")  # type: ignore[misc]
         driver.close()
     assert server.unexpected() == []
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_after_its_end_a_client_calls_nothing(server: Server, kind: str) -> None:
+    driver = Driver(kind, url(server), direct=True)
+    driver.do(lambda c: c.actor("Parcel", "a").echo())
+    driver.do(lambda c: c.close())
+    with pytest.raises(RuntimeError, match="closed"):
+        driver.do(lambda c: c.actor("Parcel", "a").echo())
+    driver.close()
