@@ -1,9 +1,9 @@
-"""What an examination of a data directory found."""
+"""What an examination of a data directory, and of the machine under it, found."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -19,6 +19,17 @@ class Finding(msgspec.Struct, frozen=True):
     file: str  # relative to the data directory
     what: str
     todo: str = ""
+
+
+class Check(msgspec.Struct, frozen=True):
+    """One look at the machine. ``level``: "problem" when data is at risk or the server can't work well; "note" for what
+    is worth knowing. ``facts`` are its numbers, for programs; their names never change."""
+
+    name: str
+    level: Literal["ok", "note", "problem"]
+    what: str
+    todo: str = ""
+    facts: dict[str, Any] = {}
 
 
 class Report(msgspec.Struct):
