@@ -82,6 +82,7 @@ METRICS = (
         "actord_front_door_seconds", "From a request's arrival in its worker until the front door was done.", "mount"
     ),
     _gauge("actord_event_streams", "Readers of actors' events."),
+    _gauge("actord_direct_connections", "Connections of clients that call the worker themselves (server.direct)."),
     # commits
     _histogram("actord_commit_wait_seconds", "From the end of a turn until the batch that it waits for was durable."),
     _histogram("actord_batch_write_seconds", "How long the rows of a batch took to be written."),

@@ -13,6 +13,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from actord.measures import FAILED, REFUSED, RUN_SUM, Figure, LoopLag, Times
+from actord.shards.direct import CALLER, CLIENT
 from actord.shards.mounts import MountedDoors
 
 if TYPE_CHECKING:
@@ -95,6 +96,8 @@ class WorkerMetrics:
         yield ("actord_mailbox_depth", (), meter.deepest(runner.deepest))
         yield from self._doors()
         yield ("actord_event_streams", (), len(dispatcher.events))
+        direct = sum(1 for connection in dispatcher.connections if connection.caller in (CLIENT, CALLER))
+        yield ("actord_direct_connections", (), direct)
         yield ("actord_resent_calls_total", (), sum(link.resent for link in self._links()))
 
     def _doors(self) -> Iterator[Figure]:
