@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from actord.loadtest.growth_runs import Point
+from actord.loadtest.growth_server import Point
 
 # Runs of one second on a shared machine differ by as much.
 TOLERANCE = 1.35
@@ -33,11 +33,13 @@ class Curve:
     price: float = WRITTEN_BYTE
 
 
+VALUES = "its bytes, written to log and database; beyond storage.page_cache the pages of the old value are read as well"
 CURVES = {
     "names": Curve(
         "all names, by chance",
         "get and put a number, every name in memory",
-        "with more names, fewer calls of one commit share a page of the log: the bytes written grow up to some pages",
+        "from one name to several, two workers commit and not one; with more names, fewer calls of a commit "
+        "share a page of the log",
     ),
     "names-few": Curve(
         "1,000 of so many names",
@@ -49,7 +51,7 @@ CURVES = {
         "the first call of a name after a start",
         "a row to look up in a larger tree, and a page of the log for each call",
     ),
-    "values": Curve("write a value", "put of so many bytes", "the bytes, written twice: log, database", True),
+    "values": Curve("write a value", "put of so many bytes", VALUES, True),
     "values-read": Curve("read a value", "get of so many bytes, in memory", "a copy of the bytes", True, COPIED_BYTE),
     "keys": Curve(
         "keys of an actor",
@@ -132,6 +134,8 @@ def markdown(results: Mapping[str, Any]) -> str:
             lines += [_row(point) for point in by_curve[name]]
         if any(name in by_curve for name in names):
             lines += ["", f"![CPU and p50 of a call by {axis}](growth-{plot}.svg)"]
+    if results["cut"]:
+        lines += ["", f"Cut short, since their time was up: {', '.join(results['cut'])}."]
     lines += ["", "## Bends", "", *verdict(points)]
     return "\n".join(lines) + "\n"
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from actord.loadtest import growth, growth_report, growth_runs
-from actord.loadtest.growth_runs import Point
+from actord.loadtest import growth, growth_report, growth_runs, growth_server
+from actord.loadtest.growth_server import Point
 from actord.loadtest.measure import run_wrk
 
 needs_wrk = pytest.mark.skipif(not shutil.which("wrk"), reason="wrk is not installed")
@@ -65,6 +65,7 @@ def stored(bent: bool) -> dict[str, Any]:
         "seconds": 1,
         "connections": 64,
         "value_connections": 16,
+        "cut": ["log"] if bent else [],
         "points": json.loads(json.dumps([one.to_json() for one in points])),
     }
 
@@ -78,6 +79,8 @@ def test_the_page_has_a_table_for_each_curve_the_work_and_the_verdict() -> None:
     bent = growth_report.markdown(stored(True))
     assert "* database, 1,000,000,000: 400 µs, 10.0 times what its work explains" in bent
     assert "None: no point" not in bent
+    assert "Cut short, since their time was up: log." in bent
+    assert "Cut short" not in text
 
 
 def test_every_curve_is_in_a_plot_and_every_run_has_its_curves() -> None:
@@ -117,9 +120,23 @@ def test_points_are_measured_on_a_real_server(folder: Path, capsys: pytest.Captu
     command = growth.parse([]).actord
     if not Path(command[0]).exists():
         pytest.skip("actord is not installed as a command")
-    pace = dataclasses.replace(growth_runs.QUICK, database=(4 * growth_runs.MIB, 2**60))
+    pace = dataclasses.replace(growth_runs.QUICK, database=(4 * growth_server.MIB, 2**60))
     points: list[Point] = []
-    growth_runs.RUNS["database"](folder, command, pace, points.append)
-    assert [(one.curve, one.x) for one in points] == [("database", 4 * growth_runs.MIB)]
+    assert growth_runs.carry_out("database", folder, command, pace, points.append)
+    assert [(one.curve, one.x) for one in points] == [("database", 4 * growth_server.MIB)]
     assert all(one.cpu_us > 0 and one.rate > 0 and one.p50_ms > 0 and one.written > 0 for one in points)
+    assert list(folder.iterdir()) == []
+
+
+def test_a_run_whose_time_is_up_ends_with_what_it_has(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    points = []
+
+    def work(run: growth_server.Run) -> None:
+        server = growth_server.Server(1, 1, run.pace, points.append, run.end)
+        run.say(point("keys", 1, 40))
+        server.point("keys", 10, "one_of", names=1)
+
+    monkeypatch.setitem(growth_runs.RUNS, "keys", (work, 0.0))
+    assert growth_runs.carry_out("keys", folder, ["never"], growth_runs.QUICK, points.append) is False
+    assert [one.x for one in points] == [1]
     assert list(folder.iterdir()) == []
