@@ -16,6 +16,7 @@ Promises, for ``client_direct_async`` and ``client_direct_threads`` alike:
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import logging
 import mmap
@@ -43,6 +44,12 @@ class NoWay(Exception):
     def __init__(self, why: str, *, lasting: bool = False) -> None:
         super().__init__(why)
         self.lasting = lasting
+
+
+def unreachable(error: OSError) -> NoWay:
+    """A worker's socket can't be connected to. It stays so where its file is not to be seen: elsewhere, for others."""
+    lasting = error.errno in (errno.ENOENT, errno.EACCES, errno.EPERM, errno.ENOTDIR)
+    return NoWay(f"a worker's socket can't be reached: {error.strerror or 'no greeting'}", lasting=lasting)
 
 
 class SlotTable(NamedTuple):

@@ -26,6 +26,7 @@ from actord.client_direct import (
     not_taken,
     read_map,
     too_late,
+    unreachable,
 )
 from actord.client_wire import (
     CANCEL,
@@ -329,7 +330,7 @@ class Links:
                 await link.greeted
         except OSError as error:  # TimeoutError is one
             link.close()
-            raise NoWay(f"a worker's socket can't be reached: {error.strerror or 'no greeting'}") from None
+            raise unreachable(error) from None
         except BaseException:
             link.close()
             raise

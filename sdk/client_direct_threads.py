@@ -23,6 +23,7 @@ from actord.client_direct import (
     not_taken,
     read_map,
     too_late,
+    unreachable,
 )
 from actord.client_wire import CALLER, DRAINING, ELSEWHERE, REPLY, Frame, Garbled, Reader, pack_batch
 from actord.slots import slot_of
@@ -49,7 +50,7 @@ class Wire:
             self._terms = Terms(self._next(), table, monotonic())
         except OSError as error:  # TimeoutError is one
             made.close()
-            raise NoWay(f"a worker's socket can't be reached: {error.strerror or 'no greeting'}") from None
+            raise unreachable(error) from None
         except Garbled:
             made.close()
             raise NoWay("what the worker says can't be read", lasting=True) from None
@@ -173,9 +174,9 @@ class Pool:
                 table = read_map(self._fetch())
             except (NoAnswer, NoWay) as error:
                 self._said.say(error.reason if isinstance(error, NoAnswer) else str(error))
+                self._map = None
                 if isinstance(error, NoWay) and error.lasting:
                     self._look_at = monotonic() + LASTING_SECONDS
-                    self._map = None
             else:
                 if before is None or before[0] != table:
                     self._map = table, [Worker(path) for path in table.paths]

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from actord import ActorArgumentError, ActorError, ActorMethodError, ActorMethodTimeoutError, client_wire, errors
 from actord.client import AsyncClient, Client
+from actord.client_direct import read_map
 from actord.server import tokens
 from actord.shards import direct, wire
 
@@ -244,6 +245,31 @@ def test_a_client_that_the_workers_do_not_let_in_goes_through_the_front(
     assert driver.do(lambda c: c.actor("Parcel", f"outside {kind}").add()) == 1
     driver.close()
     assert "calls go to the workers directly" not in caplog.text
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_client_that_does_not_see_the_sockets_goes_through_the_front_and_asks_seldom(
+    server: Server, kind: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As on another machine, or in a container."""
+    asked = []
+
+    def elsewhere(answer: Any) -> Any:
+        asked.append(answer)
+        table = read_map(answer)
+        return table._replace(paths=[f"/nowhere{path}" for path in table.paths])
+
+    caplog.set_level(logging.INFO, "actord.client")
+    for module in ("client_direct_async", "client_direct_threads"):
+        monkeypatch.setattr(f"actord.{module}.read_map", elsewhere)
+    driver = Driver(kind, url(server), idempotent=False, direct=True)
+    for number in range(40):
+        assert driver.do(lambda c, n=number: c.actor("Parcel", f"n{n}").echo(n)) == [[number], {}]
+    driver.close()
+    assert len(asked) <= 3
+    assert {record.getMessage() for record in caplog.records} == {
+        "calls go through the front: a worker's socket can't be reached: No such file or directory"
+    }
 
 
 def test_where_tokens_are_needed_workers_are_for_those_alone_who_may_call_everything(
