@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from actord.actor import StatefulActor, timeout
+    from actord.actor import StatefulActor, timeout, upgrade
     from actord.alarm import AlarmInfo
     from actord.context import Context, Env, Namespace, Storage, env, stub_id
     from actord.errors import (
@@ -39,6 +39,7 @@ _HOME = {
     "StatefulActor": "actor",
     "AlarmInfo": "alarm",
     "timeout": "actor",
+    "upgrade": "actor",
     "Context": "context",
     "Env": "context",
     "Namespace": "context",
@@ -94,6 +95,7 @@ __all__ = [
     "env",
     "stub_id",
     "timeout",
+    "upgrade",
 ]
 
 

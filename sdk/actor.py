@@ -32,6 +32,9 @@ class StatefulActor:
     * ``events_kept``: how many emitted events are kept for readers that come later or come back (default 1,000).
     * ``events_age``: for how many seconds each of them is kept (default 86,400).
     * ``events_public``: False: nobody may read the events over HTTP (default True).
+    * ``type``: a str, the type's name when it is not that of the class: a class that is renamed keeps its data with it.
+    * ``version``: an int, the shape of what the class stores (default 1); see ``upgrade``. Neither is declared here, so
+      that methods may have these names too.
     * ``send_retries``: how often the delivery of a message to it is repeated after it failed, before the message is
       parked (default 6).
 
@@ -84,6 +87,29 @@ def timeout(seconds: float) -> Callable[[F], F]:
     return mark
 
 
+def upgrade(version: int) -> Callable[[F], F]:
+    """Mark the method that brings an actor's stored data from the version before to this one, 2 or more.
+
+    ``async def`` without arguments. When an instance whose data are older than its class's ``version`` is first needed,
+    its upgrades run in order, before ``on_activate`` and before its first turn. All that they write commits at once or
+    not at all: when one raises, the call fails, and the next one tries again. Callers can't reach it.
+    """
+    if type(version) is not int or version < 2:
+        raise ValueError(f"an upgrade leads to version 2 or later, not {version!r}: version 1 is the first")
+
+    def mark(function: F) -> F:
+        function.__actord_upgrade__ = version  # type: ignore[attr-defined]
+        return function
+
+    return mark
+
+
+def type_name(cls: type[Any]) -> str:
+    """The name of an actor type: what the class itself says it is, else the name of the class."""
+    own = vars(cls).get("type")
+    return own if isinstance(own, str) else cls.__name__
+
+
 _BASE = frozenset(name for name in dir(StatefulActor) if not name.startswith("_"))
 
 
@@ -104,7 +130,7 @@ def public_functions(cls: type[StatefulActor]) -> dict[str, Callable[..., Any]]:
         for name, value in vars(base).items():
             if name.startswith("_") or called_by_runtime(name):
                 continue
-            if inspect.isfunction(value):
+            if inspect.isfunction(value) and not hasattr(value, "__actord_upgrade__"):
                 found[name] = value
             else:
                 found.pop(name, None)

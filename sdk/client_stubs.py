@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from actord.actor import StatefulActor, called_by_runtime, public_functions
+from actord.actor import StatefulActor, called_by_runtime, public_functions, type_name
 from actord.errors import BadRequest
 from actord.http import Request, Response
 from actord.limits import KEY_CHARS, NAME_BYTES
@@ -30,7 +30,7 @@ class Target:
             self.type = check_segment(type_, "An actor type")
         elif isinstance(type_, type) and issubclass(type_, StatefulActor):
             self.cls = type_
-            self.type = type_.__name__
+            self.type = type_name(type_)
         else:
             raise TypeError(f"{type_!r} is neither the name of an actor type nor a subclass of StatefulActor")
         self.name = check_segment(name, "An actor's name")

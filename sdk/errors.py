@@ -245,6 +245,13 @@ class ActorOverloaded(ActordError):
     retryable = True
 
 
+class ActorVersionError(ActordError):
+    """The actor's data are of a version that this program can't read: a later one, or one without its upgrade."""
+
+    status = 500
+    title = "The program does not fit the actor's data"
+
+
 class ActorMethodTimeoutError(ActordError):
     """The turn ran over its time limit; it was cancelled and its writes were discarded."""
 

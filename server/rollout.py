@@ -197,6 +197,16 @@ class Rollout:
                 f"The new program has no type {' and no type '.join(lost)}, of which there is data. Bring it back; or, "
                 "if it is meant to be gone, restart the server with the new program."
             )
+        newer = sorted(
+            {
+                f"{type_['type']} has version {type_['version']}, and there are data of version {version}"
+                for type_ in described["types"]
+                for answer in answers
+                if (version := answer["versions"].get(type_["type"], 1)) > type_["version"]
+            }
+        )
+        if newer:
+            raise refused(f"The new program is older than the data: {'; '.join(newer)}.")
         return settings, changed, candidate
 
     def _check_ready(self) -> None:

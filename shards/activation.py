@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from actord.errors import InstanceAborted, TurnEnded
@@ -12,6 +13,7 @@ from actord.shards.call import UNTOUCHED, Call, current_turn
 from actord.shards.events import emit
 from actord.shards.kv import KV
 from actord.shards.sockets import Addressed, Room, Socket, broadcast, open_sockets
+from actord.shards.upgrades import bring_up_to_date
 
 if TYPE_CHECKING:
     from actord.actor import StatefulActor
@@ -227,6 +229,8 @@ class ActorContext:
         """What has to run before the first turn: the constructor's own, then ``on_activate``."""
         found = self._before_first_turn or []
         self._before_first_turn = None
+        if self._act.host.type.version > 1:
+            found.insert(0, partial(bring_up_to_date, self._act))
         if self._act.host.type.has_on_activate:
             assert self._act.instance is not None
             found.append(self._act.instance.on_activate)

@@ -299,6 +299,8 @@ class KV:
             act = self._act
             self.actor_id = act.store.next_actor_id()
             batch.actors.append((self.actor_id, act.slot, act.host.type.name, act.name))
+            if act.host.type.version > 1:
+                batch.versions[self.actor_id] = act.host.type.version
         return self.actor_id
 
     def known_id(self) -> int | None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from actord.actor import StatefulActor, called_by_runtime, public_functions
+from actord.actor import StatefulActor, called_by_runtime, public_functions, type_name
 from actord.errors import (
     ActordError,
     ActorPrivateMethodError,
@@ -88,7 +88,7 @@ class ActorType:
 
     def __init__(self, cls: type[StatefulActor], binding: str) -> None:
         self.cls = cls
-        self.name = cls.__name__
+        self.name = type_name(cls)
         self.binding = binding
         self.timeout = _seconds(cls, "call_timeout")
         self.idle_after = _seconds(cls, "idle_after")
@@ -106,6 +106,8 @@ class ActorType:
             raise ProgramError(f"{cls.__name__}.expose must be True or False: callers over HTTP can reach it, or not.")
         self.exposed = cls.expose
         self.send_retries = _count(cls, "send_retries", 0)
+        self.version = _version(cls)
+        self.upgrades = _upgrades(cls, self.version)
         self.fetch = Method(self.name, "fetch", cls.fetch, getattr(cls.fetch, "__actord_timeout__", self.timeout))
         try:
             self.web_socket, self.web_socket_message, self.web_socket_close = socket_handlers(cls, self.timeout)
@@ -156,6 +158,7 @@ class ActorType:
         return {
             "type": self.name,
             "binding": self.binding,
+            "version": self.version,
             "exposed": self.exposed,
             "methods": [m.describe() for m in methods],
         }
@@ -278,7 +281,7 @@ def load_program(app: App) -> Program:
 
 def _actor_classes(module: ModuleType) -> dict[str, type[StatefulActor]]:
     return {
-        value.__name__: value
+        type_name(value): value
         for value in vars(module).values()
         if inspect.isclass(value) and issubclass(value, StatefulActor) and value is not StatefulActor
     }
@@ -399,6 +402,40 @@ def _seconds(cls: type[StatefulActor], attribute: str) -> float | None:
     if not isinstance(value, int | float) or not value > 0:
         raise ProgramError(f"{cls.__name__}.{attribute} must be a number of seconds above 0, not {value!r}.")
     return float(value)
+
+
+def _version(cls: type[StatefulActor]) -> int:
+    """Its class attribute ``version``; a method of that name is no version."""
+    version = getattr(cls, "version", 1)
+    if callable(version):
+        return 1
+    if type(version) is not int or version < 1:
+        raise ProgramError(f"{cls.__name__}.version must be a whole number of at least 1, not {version!r}.")
+    return version
+
+
+def _upgrades(cls: type[StatefulActor], version: int) -> dict[int, Callable[[Any], Any]]:
+    """The version that each leads to -> the method. They have to follow each other up to the class's version."""
+    found: dict[int, Callable[[Any], Any]] = {}
+    for base in cls.__mro__:
+        for name, value in vars(base).items():
+            to = getattr(value, "__actord_upgrade__", None)
+            if to is None or getattr(cls, name, None) is not value:  # a subclass has another of this name
+                continue
+            if not inspect.iscoroutinefunction(value) or len(inspect.signature(value).parameters) != 1:
+                raise ProgramError(f"{cls.__name__}.{name} must be `async def {name}(self)`: it is an upgrade.")
+            if to in found:
+                raise ProgramError(f"{cls.__name__} has two upgrades to version {to}: {found[to].__name__} and {name}.")
+            found[to] = value
+    first = min(found, default=version + 1)
+    if sorted(found) != list(range(first, version + 1)):
+        raise ProgramError(
+            f"{cls.__name__} has version {version} and upgrades to {', '.join(map(str, sorted(found))) or 'none'}: one "
+            f"for each version up to {version} is needed, as in `@upgrade({version})`."
+        )
+    if version > 1 and not found:
+        raise ProgramError(f"{cls.__name__} has version {version} and no `@upgrade({version})` that leads to it.")
+    return found
 
 
 def _has_alarm(cls: type[StatefulActor]) -> bool:

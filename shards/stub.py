@@ -10,6 +10,7 @@ import secrets
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
+from actord.actor import type_name
 from actord.errors import ActordError, BadRequest
 from actord.http import Request, Response
 from actord.shards.dispatch import check_name
@@ -32,7 +33,7 @@ class Environment:
 
     def namespace(self, cls: Any) -> Any:
         """All the instances of a class of this program, typed by it. ``LookupError`` for another class."""
-        found = self._by_type.get(getattr(cls, "__name__", ""))
+        found = self._by_type.get(type_name(cls)) if isinstance(cls, type) else None
         if found is None:
             known = ", ".join(sorted(self._by_type)) or "none"
             raise LookupError(f"{cls!r} is no actor type of this program. It has: {known}.")

@@ -105,7 +105,8 @@ class Batch:
     replies are added, the store may delete some of the oldest that are from ``replies_before`` (milliseconds of wall
     clock) or earlier. ``outbox`` maps message id -> message, None for a deletion; ``inbox`` has (shard, message id) of
     messages of other shards that take effect here; ``floors`` maps a shard to the id below which its messages need not
-    be remembered. Clearing an actor touches neither its events nor its replies nor its messages.
+    be remembered. ``versions`` maps actor id -> the version of its data. Clearing an actor touches neither its events
+    nor its replies nor its messages nor its version.
     """
 
     __slots__ = (
@@ -124,6 +125,7 @@ class Batch:
         "replies",
         "replies_before",
         "seq",
+        "versions",
     )
 
     def __init__(self, seq: int) -> None:
@@ -142,6 +144,7 @@ class Batch:
         self.outbox: dict[int, Message | None] = {}
         self.inbox: dict[tuple[int, int], None] = {}
         self.floors: dict[int, int] = {}
+        self.versions: dict[int, int] = {}
 
 
 class Store(Protocol):
@@ -156,6 +159,22 @@ class Store(Protocol):
 
     def lost_types(self, slot: int, known: Collection[str]) -> list[str]:
         """The types that are none of these, and of which an actor of this slot has a key, a page or an alarm."""
+        ...
+
+    def read_version(self, actor: int) -> int:
+        """The version of an actor's data; 1 when nothing was ever said of it."""
+        ...
+
+    def older_actors(self, type_: str, version: int, *, after: int, limit: int) -> list[tuple[int, str]]:
+        """Ids and names of a type's actors whose data are older than ``version``, by id above ``after``."""
+        ...
+
+    def newest_versions(self, *, after: int, limit: int) -> tuple[dict[str, int], int]:
+        """Types of which there are data of later versions than 1 -> the latest of them.
+
+        Looks at the next ``limit`` actors that have one, by id above ``after``; returns the id to go on behind, 0 when
+        the end was reached.
+        """
         ...
 
     def next_actor_id(self) -> int:

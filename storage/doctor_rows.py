@@ -18,6 +18,7 @@ from actord.storage.api import Alarm, Message, Reply
 from actord.storage.events import event_sum, log_sum
 from actord.storage.outbox import inbox_sum, message_sum
 from actord.storage.replies import reply_sum
+from actord.storage.versions import version_sum
 from actord.storage.view import open_view
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ _UNREADABLE = (apsw.Error, UnicodeDecodeError, OverflowError, TypeError, ValueEr
 _NAMES = "SELECT name FROM sqlite_schema WHERE type = 'table'"
 _NOBODY = "rows that belong to nobody"
 # In the order of the examination.
-_TABLES = ("actor", "kv", "page", "alarm", "event", "event_log", "reply", "reply_key", "outbox", "inbox")
+_TABLES = ("actor", "kv", "page", "alarm", "event", "event_log", "reply", "reply_key", "outbox", "inbox", "version")
 
 
 def _typed(column: str, type_: str) -> str:
@@ -252,6 +253,15 @@ class Rows:
         for shard, id_, sum_ in self._query(_INBOX):
             if None in (shard, id_, sum_) or inbox_sum(shard, id_) != sum_:
                 self._bad(f"The note that message {id_} of shard {shard} has come")
+
+    def _examine_version(self) -> None:
+        nobody: set[int] = set()
+        query = f"SELECT actor, {_typed('version', 'integer')}, {_typed('sum', 'integer')} FROM version"
+        for actor, version, sum_ in self._query(query):
+            if None in (version, sum_) or version_sum(actor, version) != sum_:
+                self._bad(f"The version of the data of {self._who(actor)}")
+            else:
+                self._owned(actor, "a version of data", nobody)
 
     # -- the actors' own SQL databases
 

@@ -34,7 +34,7 @@ from actord.storage.files import DIR_MODE, FileLock, fsync_path, remove_file, re
 from actord.storage.reshard_rows import NewShard, Source, open_old, was_received
 from actord.storage.sqlite import SqliteStore
 
-TABLES = ("actor", "kv", "page", "alarm", "event", "event_log", "reply", "outbox")
+TABLES = ("actor", "kv", "page", "alarm", "event", "event_log", "reply", "outbox", "version")
 
 Progress = Callable[[str, float], None]  # what is being done, and the part of all that is done, 0 to 1
 

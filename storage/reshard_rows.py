@@ -22,6 +22,7 @@ from actord.storage.api import Alarm, Message, Reply
 from actord.storage.events import event_sum, log_sum
 from actord.storage.outbox import COUNT_BITS, inbox_sum, message_sum
 from actord.storage.replies import entry_sum, reply_sum
+from actord.storage.versions import version_sum
 
 CHUNK = 2000
 
@@ -76,7 +77,7 @@ class NewShard:
         self._told = told
         self._actors()
         for source in self._sources:
-            for table in (self._kv, self._pages, self._alarms, self._events, self._event_logs):
+            for table in (self._kv, self._pages, self._alarms, self._events, self._event_logs, self._versions):
                 table(source)
         self._replies()
         self._messages()
@@ -162,6 +163,15 @@ class NewShard:
                 yield source.ids[actor], first, last, log_sum(source.ids[actor], first, last)
 
         self._write("INSERT INTO event_log (actor, first, last, sum) VALUES (?, ?, ?, ?)", rows())
+
+    def _versions(self, source: Source) -> None:
+        def rows() -> Iterator[tuple[Any, ...]]:
+            for actor, version, sum_ in source.rows("SELECT actor, version, sum FROM version ORDER BY actor"):
+                if version_sum(actor, version) != sum_:
+                    raise source.bad(f"The version of actor {actor}")
+                yield source.ids[actor], version, version_sum(source.ids[actor], version)
+
+        self._write("INSERT INTO version (actor, version, sum) VALUES (?, ?, ?)", rows())
 
     def _replies(self) -> None:
         """In the order of their age over all sources. The index is filled by the store: it reads what it lacks."""

@@ -18,7 +18,7 @@ from zlib import crc32
 import apsw
 from actord.errors import DataDirError, StoreCorrupt
 
-# 2: alarms; 3: pages of actors' SQL databases; 4: checksums in meta; 5: events, replies, messages; 6: reply_key
+# 2: alarms; 3: pages of SQL databases; 4: checksums in meta; 5: events, replies, messages; 6: reply_key, version
 FORMAT = 6
 APPLICATION_ID = 0x41435444  # "ACTD": what file(1) and the offline tools go by
 PAGE_BYTES = 4096
@@ -119,6 +119,12 @@ CREATE INDEX IF NOT EXISTS outbox_pair ON outbox (sender, type, name, id)
     WHERE error IS NULL AND (due = 0 OR attempts > 0);
 CREATE INDEX IF NOT EXISTS outbox_delayed ON outbox (due, id) WHERE error IS NULL AND due > 0 AND attempts = 0;
 CREATE INDEX IF NOT EXISTS outbox_parked ON outbox (id) WHERE error IS NOT NULL;
+
+CREATE TABLE IF NOT EXISTS version (
+    actor INTEGER PRIMARY KEY,
+    version INTEGER NOT NULL,
+    sum INTEGER NOT NULL
+);
 
 CREATE TABLE IF NOT EXISTS inbox (
     shard INTEGER NOT NULL,

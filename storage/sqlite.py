@@ -24,7 +24,7 @@ from zlib import crc32
 
 import apsw
 from actord.errors import DataDirError, InvariantViolated, StoreBroken, StoreCorrupt, StoreFull
-from actord.storage import alarms, events, outbox, pages, recovery, replies, schema
+from actord.storage import alarms, events, outbox, pages, recovery, replies, schema, versions
 from actord.storage.alarms import SqliteAlarms
 from actord.storage.api import Batch
 from actord.storage.ballast import FULL_ERRNOS, Ballast
@@ -33,6 +33,7 @@ from actord.storage.files import FileLock, Locked, fsync_dir_of
 from actord.storage.outbox import SqliteOutbox
 from actord.storage.pages import SqlitePages
 from actord.storage.replies import SqliteReplies
+from actord.storage.versions import SqliteVersions
 
 LOCK_WAIT_SECONDS = 10.0
 
@@ -56,7 +57,7 @@ _READ_SEQ = "SELECT value FROM meta WHERE name = 'commit_seq'"
 _log = logging.getLogger("actord.storage")
 
 
-class SqliteStore(SqliteAlarms, SqliteEvents, SqliteOutbox, SqlitePages, SqliteReplies):
+class SqliteStore(SqliteAlarms, SqliteEvents, SqliteOutbox, SqlitePages, SqliteReplies, SqliteVersions):
     """A shard's store. Open it with ``open``; one thread calls everything but ``sync``."""
 
     @classmethod
@@ -324,6 +325,8 @@ class SqliteStore(SqliteAlarms, SqliteEvents, SqliteOutbox, SqlitePages, SqliteR
             self._apply_replies(batch)
         if batch.outbox or batch.inbox:
             outbox.apply(executemany, batch)
+        if batch.versions:
+            versions.apply(executemany, batch.versions)
         execute(_SEQ, (batch.seq, schema.meta_sum("commit_seq", batch.seq), batch.seq - 1))
         if self._conn.changes() != 1:
             raise InvariantViolated(f"{self.path} does not stand at commit {batch.seq - 1}")

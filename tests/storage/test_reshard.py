@@ -56,6 +56,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         batch.alarms[id_] = Alarm(5, 5, 1, None if id_ % 2 else "it failed")
         batch.events[id_] = [Event(n, "kind", b'"x"', 1 << 50) for n in (1, 2, 3)]
         batch.event_logs[id_] = 1, 3
+        if id_ % 3 == 0:
+            batch.versions[id_] = id_
         for n in range(3):
             batch.replies[id_, f"key-{n}"] = Reply(100 + n, b"d" * 16, 200, None, b"%d" % n)
         for n, receiver in enumerate((NAMES[0], NAMES[1], NAMES[0])):
@@ -100,6 +102,7 @@ def content(path: Path, shards: int, *, received: bool = False) -> dict[str, Any
             "kv": store.scan(id_),
             "pages": [store.read_page(id_, n) for n in range(1, store.page_count(id_) + 1)],
             "alarm": store.read_alarm(id_),
+            "version": store.read_version(id_),
             "events": store.read_events(id_, after=0, batch=1 << 40, limit=10, limit_bytes=1 << 20),
             "log": store.event_log(id_),
             "replies": {key: store.read_reply(id_, key) for key in store.reply_keys(id_)},
@@ -238,6 +241,7 @@ def test_what_was_interrupted_can_be_given_up_until_the_new_shards_are_complete(
         "UPDATE event_log SET last = 9",
         "UPDATE reply SET body = x'31' WHERE key = 'key-0'",
         "UPDATE outbox SET method = 'other'",
+        "UPDATE version SET version = 1",
         "UPDATE actor SET name = name || 'x' WHERE id = 2",
     ],
 )

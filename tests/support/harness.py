@@ -15,6 +15,7 @@ from contextlib import closing
 from typing import Any
 
 from actord import StatefulActor, codec
+from actord.actor import type_name
 from actord.limits import BEGUN_BYTES, LINK_CALLS
 from actord.settings import Actors
 from actord.shards.activation import Activation, Host
@@ -187,7 +188,7 @@ class Core:
         loop = asyncio.get_running_loop()
         self.settings = actors = Actors(**settings)
         self.program = Program("test", [ActorType(cls, upper_snake(cls.__name__)) for cls in classes], front_door)
-        self.default_type = classes[0].__name__ if classes else ""
+        self.default_type = type_name(classes[0]) if classes else ""
         self.store: Any = store if store is not None else MemoryStore()
         self.flusher = HandFlusher()
         self.gate = OutputGate()

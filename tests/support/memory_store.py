@@ -31,6 +31,7 @@ class MemoryStore:
         self.alarms: dict[int, Alarm] = {}
         self.replies: dict[tuple[int, str], tuple[int, Reply]] = {}  # with the id
         self._last_reply = 0
+        self.versions: dict[int, int] = {}
         self.pages: dict[int, dict[int, bytes]] = {}
         self.events: dict[int, dict[int, tuple[int, Event]]] = {}  # by actor and number, with the batch's
         self.event_logs: dict[int, tuple[int, int]] = {}
@@ -73,6 +74,25 @@ class MemoryStore:
                 and (self.rows.get(actor) or self.pages.get(actor) or actor in self.alarms)
             }
         )
+
+    def read_version(self, actor: int) -> int:
+        self._alive()
+        return self.versions.get(actor, 1)
+
+    def older_actors(self, type_: str, version: int, *, after: int, limit: int) -> list[tuple[int, str]]:
+        self._alive()
+        found = sorted((id_, name) for (_, of, name), id_ in self.actors.items() if of == type_ and id_ > after)
+        return [(id_, name) for id_, name in found if self.versions.get(id_, 1) < version][:limit]
+
+    def newest_versions(self, *, after: int, limit: int) -> tuple[dict[str, int], int]:
+        self._alive()
+        rows = sorted(
+            (id_, type_) for (_, type_, _), id_ in self.actors.items() if id_ in self.versions and id_ > after
+        )
+        found: dict[str, int] = {}
+        for id_, type_ in rows[:limit]:
+            found[type_] = max(found.get(type_, 1), self.versions[id_])
+        return found, rows[limit - 1][0] if len(rows) >= limit else 0
 
     def next_actor_id(self) -> int:
         self._last_id += 1
@@ -266,6 +286,8 @@ class MemoryStore:
             if reply is not None:
                 self._last_reply += 1
                 self.replies[place] = self._last_reply, reply
+        assert set(batch.versions) <= set(self.actors.values())
+        self.versions |= batch.versions
         gone = set(batch.expired_replies)
         if any(batch.replies.values()):
             oldest = sorted((id_, reply.at) for id_, reply in self.replies.values())[: max(16, 2 * len(batch.replies))]
