@@ -18,6 +18,7 @@ from typing import Any
 import msgspec
 from actord.server import tokens
 from actord.server.exits import CONFIG, ConfigError, StartError
+from actord.server.sockets import is_loopback
 from actord.settings import Settings
 
 CREDENTIALS = "CREDENTIALS_DIRECTORY"
@@ -83,16 +84,24 @@ class Guard:
             host = sock.getsockname()[0]
             if ipaddress.ip_address(host).is_loopback:
                 continue
-            asks = self.message is not None and (self.message["tokens"] or self._anonymous)
-            if not (asks or self._certificates):
-                raise StartError(
-                    f"The address {host} is reachable from other machines, and there is no token that they would need. "
-                    f"Make one with `actord token new --scope '*'` (its file: {self.path}), or listen on 127.0.0.1 or "
-                    "on a unix socket (--uds).",
-                    CONFIG,
-                )
+            self._refuse_public(host)
             if not self._tls:
                 log.warning("%s is reachable from other machines, without TLS: tokens travel as they are", host)
+
+    def check_host(self, host: str) -> None:
+        """The same before anything is made, for the address that the settings name."""
+        if host and not is_loopback(host):
+            self._refuse_public(host)
+
+    def _refuse_public(self, host: str) -> None:
+        asks = self.message is not None and (self.message["tokens"] or self._anonymous)
+        if not (asks or self._certificates):
+            raise StartError(
+                f"The address {host} is reachable from other machines, and there is no token that they would need. "
+                f"Make one with `actord token new --scope '*'` (its file: {self.path}), or listen on 127.0.0.1 or "
+                "on a unix socket (--uds).",
+                CONFIG,
+            )
 
     def _told(self, found: tokens.TokenFile) -> dict[str, Any]:
         return {"tokens": msgspec.to_builtins(found.tokens), "anonymous": self._anonymous}

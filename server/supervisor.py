@@ -159,6 +159,10 @@ class Supervisor:
     def _open(self) -> None:
         server = self.settings.server
         sockets.raise_descriptor_limit(self.settings.http.connections)
+        self.guard = guard.Guard(self.settings)
+        self.guard.load()
+        self.guard.check_host(server.host)
+        tls.context_of(server)  # what can't be used is refused before anything is made
         cores = sorted(os.sched_getaffinity(0))
         wanted = server.workers or len(cores)
         try:
@@ -177,11 +181,8 @@ class Supervisor:
             level = logging.WARNING if server.workers else logging.INFO
             words = "the data directory has %d shards: %d workers are started, not %d (`actord reshard` changes that)"
             log.log(level, words, shards, workers, wanted)
-        self.guard = guard.Guard(self.settings)
-        self.guard.load()
         self.listeners = listeners = Listeners(self.settings, self._cleanup)
         self.guard.check_public(listeners.clients)
-        tls.context_of(server)  # what can't be used is refused before anything starts
         given = os.environ.get("RUNTIME_DIRECTORY", "").partition(":")[0]  # of the service manager
         runtime = sockets.RuntimeDir(Path(self.data_dir.path), given)
         self._cleanup.callback(runtime.remove)

@@ -12,8 +12,9 @@ from actord.server.commands.check import listing
 from actord.server.curl import curl_lines
 from actord.server.exits import ConfigError
 from actord.server.program import check_bindings
-from actord.settings import ActorBinding, App
+from actord.settings import ActorBinding, App, Http
 from actord.shards import wire
+from actord.shards.direct import DirectConnection, DirectDoor
 from actord.shards.openapi import describe
 from actord.shards.registry import Program, ProgramError, load_program
 
@@ -113,6 +114,12 @@ async def test_another_worker_reaches_it_and_a_front_does_not(tmp_path: Path) ->
         front.feed((wire.HELLO, wire.VERSION, caller, str(begun)))
         assert ("Ledger" in front.connection.hosts) == reached
         assert "Account" in front.connection.hosts
+
+
+async def test_a_client_of_direct_calls_does_not_reach_it(tmp_path: Path) -> None:
+    core = Core(Account, Ledger)
+    door = DirectDoor(core.dispatcher, Http(), runtime_dir=str(tmp_path), index=0, epoch="e", ticket="t")
+    assert set(DirectConnection(door).hosts) == {"Account"}
 
 
 async def test_without_such_types_a_call_looks_where_it_always_looked() -> None:

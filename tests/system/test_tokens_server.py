@@ -52,7 +52,7 @@ def operator(tokens: Path) -> str:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory, tokens: Path, operator: str) -> Iterator[Server]:
-    settings = {"server.workers": 1, "server.token_file": str(tokens)}
+    settings = {"server.workers": 1, "server.direct": True, "server.token_file": str(tokens)}
     with Server("feed.py", tmp_path_factory.mktemp("data"), settings=settings) as made:
         yield made
         assert made.unexpected("The token file", "front-0 was ended") == []
@@ -135,6 +135,7 @@ def test_a_new_front_asks_as_the_old_one_did(server: Server, tokens: Path, opera
 
 
 def test_a_worker_has_neither_the_tokens_nor_the_listening_socket(server: Server, tokens: Path) -> None:
+    until(lambda: len(server.children("worker")) == 1, "the reload of a signal before to end")
     [worker] = server.children("worker")
     [front] = server.children("front")
     environ = Path(f"/proc/{worker.pid}/environ").read_bytes()
@@ -175,6 +176,23 @@ def test_the_client_shows_the_token_it_is_given(
     assert issubclass(Forbidden, ActordError)
 
 
+def test_direct_calls_are_no_way_around_the_scopes(server: Server, operator: str, tokens: Path) -> None:
+    url = f"http://127.0.0.1:{server.port}"
+    narrow = new(tokens, "Feed:say")
+    until(lambda: status(server, narrow) == 200, "the new token to be known")
+    for token, ticket in ((operator, True), (narrow, False)):
+        found = server.request("GET", "/-/map", headers=bearer(token)).json()
+        assert (found["ticket"] is not None) == ticket
+        assert all((worker["direct"] is not None) == ticket for worker in found["workers"])
+        with Client(url, token=token, direct=True) as client:
+            assert client.actor("Feed", f"direct {ticket}").say() == 1
+            if not ticket:
+                with pytest.raises(Forbidden):
+                    client.actor("Feed", "direct").events()
+    with Client(url, token="nonsense", direct=True) as client, pytest.raises(Unauthorized):
+        client.actor("Feed", "direct").say()
+
+
 def test_the_command_line_shows_a_token_of_the_environment_or_a_file(
     server: Server, operator: str, tmp_path: Path
 ) -> None:
@@ -208,6 +226,7 @@ def test_a_public_address_without_a_token_is_refused_and_with_one_it_is_served(t
     assert "0.0.0.0 is reachable from other machines" in refused.stderr
     assert "actord token new" in refused.stderr
     assert refused.stdout == ""
+    assert not data.exists(), "nothing was made"
     token = actord("token", "new", "--scope", "Feed", "--data-dir", data).stdout.strip()
     settings = {"server.host": "0.0.0.0", "server.workers": 1}
     with Server("feed.py", data, settings=settings) as server:
