@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -274,6 +275,22 @@ def test_a_narrowed_token_does_less_at_once(guarded: FrontProcess) -> None:
             tell(guarded, access(actors=narrowed))
             assert ask(client, CALL, "actors").status == 403
             assert ask(client, "POST /actors/Room/x/deposit", "actors").status == 200
+    finally:
+        tell(guarded, access())
+
+
+def test_a_token_that_expires_ends_by_itself_on_connections_and_sockets(guarded: FrontProcess) -> None:
+    soon = datetime.now(UTC) + timedelta(seconds=2)
+    tell(guarded, access(all=msgspec.structs.replace(MADE["all"][1], expires=soon)))
+    try:
+        with guarded.connect() as client, guarded.connect() as socket:
+            assert ask(client, CALL, "all").status == 200
+            socket.get("/actors/Account/alice", upgrade("all"))
+            assert b" 101 " in socket._receive()
+            assert socket._receive()[:1] == b"\x88"
+            assert datetime.now(UTC) >= soon
+            assert ask(client, CALL, "all").status == 401
+            assert ask(client, CALL, "actors").status == 200
     finally:
         tell(guarded, access())
 
