@@ -12,7 +12,7 @@ BENCH  := $(VENV)/.installed-bench
 PEERS  := .peers/.installed
 TYPED  := .typecheck
 
-.PHONY: help serve test proof lint format bench bench-peers bench-growth bench-sql bench-calls bench-keys bench-direct bench-scaling bench-ws load load-web profile clean
+.PHONY: help serve test proof lint format bench bench-peers bench-growth bench-sql bench-calls bench-keys bench-direct bench-scaling bench-ws bench-overload load load-web profile clean
 
 help:
 	@echo "make serve    the account example on 127.0.0.1:8000"
@@ -29,6 +29,7 @@ help:
 	@echo "make bench-direct   calls through the front beside calls of the workers themselves"
 	@echo "make bench-scaling  CPU of a call by role with 1 and 2 workers and fronts, and what follows for more cores"
 	@echo "make bench-sql    durable SQL inserts, beside PostgreSQL and beside one SQLite file for each actor"
+	@echo "make bench-overload  goodput, refusals and latency at 50 to 200 % of what the server can carry"
 	@echo "make bench-calls  what a call from one actor to another costs, in one worker and between two"
 	@echo "make load     a load test with locust, with thresholds and an audit; LOAD_FLAGS='--scenario hot --seconds 60'"
 	@echo "make load-web the same, steered from locust's page on 127.0.0.1:8089"
@@ -101,6 +102,11 @@ bench-scaling: $(BENCH)
 bench-keys: $(BENCH)
 	@.ci/apt wrk=wrk
 	@$(BIN)/python -m actord.loadtest.bench_keys $(BENCH_FLAGS)
+
+# The server has all cores but the last; the generator of the open loop has that one.
+bench-overload: $(BENCH)
+	@.ci/apt wrk=wrk
+	@$(BIN)/python -m actord.loadtest.bench_overload $(BENCH_FLAGS)
 
 # Without a server of your own (LOAD_FLAGS=--host=URL) it starts one on 127.0.0.1, with a new data directory.
 load: $(BENCH)

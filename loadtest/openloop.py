@@ -6,7 +6,7 @@ Promises:
 2. A latency counts from the due instant, not from the moment at which the call could be sent: neither a busy
    connection nor a generator that lags makes a slow server look quick (coordinated omission).
 3. A call has a connection for itself until it is answered, as clients have that do not pipeline. While all are taken,
-   calls wait, and their latency grows. What was not sent when the time is over counts as failed.
+   calls wait, and their latency grows. What was not answered ``DRAIN_SECONDS`` after the end counts as failed.
 4. Nothing is tried again. A refusal is a 503 answer; everything else that is no answer below 400 is a failure.
 
 ``python -m actord.loadtest.openloop`` reads a ``Plan`` as JSON from standard input, and prints an ``Outcome``. Plain
@@ -178,7 +178,7 @@ class Generator:
         while True:
             now = clock() - began
             until = min(count, next_ + BURST)
-            while next_ < until and free and calls[next_][0] <= now and now < end:
+            while next_ < until and free and calls[next_][0] <= now:
                 sock = free.pop()
                 busy[sock.fileno()] = next_
                 lag.append(now - calls[next_][0])
@@ -187,10 +187,9 @@ class Generator:
                 except OSError:
                     self._lost(sock)
                 next_ += 1
-            over = now >= end or next_ == count
-            if over and (not busy or now > end + DRAIN_SECONDS):
+            if (next_ == count and not busy) or now > end + DRAIN_SECONDS:
                 return next_
-            if over or not free:
+            if next_ == count or not free:
                 wait = 0.05
             else:
                 wait = calls[next_][0] - now

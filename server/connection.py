@@ -26,6 +26,7 @@ from actord.server.problems import CONTINUE, problem
 from actord.server.routes import CALL, DOOR, route
 from actord.server.streams import StreamableExchange
 from actord.shards import wire
+from actord.shards.shedding import SHED_CALL
 from actord.shards.slots import slot_of
 
 if TYPE_CHECKING:
@@ -264,10 +265,12 @@ class Connection(asyncio.Protocol):
                 exchange.right = self.access.check(head, method, kind, type_, verb, front_door=front_door)
             requests.begin(self, exchange, request, kind, type_, name, verb, timing)
         except ActordError as error:
-            if exchange is None:
-                exchange = self._exchange(method, head)
-            exchange.link = None
             self.server.refused[type(error).__name__] += 1
+            if error is SHED_CALL and type(exchange) is PlainExchange and not self.deaf:
+                exchange.shed()
+                return
+            exchange = exchange or self._exchange(method, head)
+            exchange.link = None
             status, lines, document = problem(error)
             if isinstance(error, MethodNotAllowed):
                 lines += b"Allow: POST\r\n" if target.startswith("/actors/") else b"Allow: GET, HEAD\r\n"

@@ -107,6 +107,13 @@ class PlainExchange(Exchange):
         self.answer = answer
         connection.answered()
 
+    def shed(self) -> None:
+        """Its worker has too much to do, and the request is answered here: often, and always the same."""
+        self.link = None
+        self.answer = self.connection.server.framer.shed()
+        self.connection.queue.append(self)
+        self.connection.answered()
+
     def _on_other_reply(self, status: int, body: bytes, head: bytes | None) -> None:
         server = self.connection.server
         if head is None and not server.draining:

@@ -27,7 +27,7 @@ from actord.shards.shard import Shard
 from actord.shards.slots import slot_of
 from actord.shards.sql import SqlPool
 from actord.shards.turns import TurnRunner
-from actord.shards.wire import BODY_FOLLOWS, EVENTS, MSGPACK, OPENAPI, PAIR, Frame, WireError
+from actord.shards.wire import BODY_FOLLOWS, EVENTS, MSGPACK, OPENAPI, PAIR, SHED, Frame, WireError
 
 if TYPE_CHECKING:
     from actord.shards.intake import Connection
@@ -55,6 +55,7 @@ class Dispatcher:
         self._settings = settings
         self._runner = runner
         self._admission = runner.admission
+        self._admission.on_shed = self._tell_fronts
         self._gate = gate
         self._evictor = evictor
         self._pool = pool = SqlPool(settings.sql_connections)
@@ -150,7 +151,7 @@ class Dispatcher:
         if door is None:
             self._refuse(sink, id_, flags, NotFound("This program has no front door."))
             return
-        if self._admission.crowded and sink.outside:
+        if self._runner.waiting >= self._admission.most and sink.outside:
             self._refuse(
                 sink, id_, flags, ActorOverloaded("The worker has too many calls waiting.", retry_after=_RETRY_AFTER)
             )
@@ -201,6 +202,11 @@ class Dispatcher:
         if extras:
             self._admitted(call, extras, MSGPACK | PAIR, body)
         return call
+
+    def _tell_fronts(self, share: float) -> None:
+        for connection in self.connections:
+            if connection.caller.startswith("front-"):
+                connection.put_frame((SHED, share))
 
     def _admitted(self, call: Call, extras: dict[str, Any], flags: int, body: bytes) -> None:
         """What concerns calls with extras alone. Their turn has not begun: admission only queues it."""

@@ -30,6 +30,7 @@ from typing import Any, Protocol, cast
 
 from actord.errors import ActorOverloaded
 from actord.limits import BEGUN_BYTES, LINK_BYTES, LINK_CALLS
+from actord.shards.shedding import Shedding
 from actord.shards.wire import (
     BODY,
     CALLX,
@@ -44,6 +45,7 @@ from actord.shards.wire import (
     MORE,
     READY,
     REPLY,
+    SHED,
     STOPPED,
     VERSION,
     BatchReader,
@@ -131,6 +133,8 @@ class Link(asyncio.Protocol):
         self._streams: dict[int, Waiter] = {}  # answers that have begun and not ended
         self._abandoned: set[int] = set()  # given up by the caller; the id comes back with the worker's reply
         self._bytes = 0
+        self._room = LINK_BYTES  # below 0 while calls are shed: every call looks closer then
+        self.shed = Shedding()
         self._closed = False
         self._greeted = False  # by this worker or one before it
         self.relay: Relay | None = None
@@ -184,8 +188,8 @@ class Link(asyncio.Protocol):
         While the worker is away the call waits for it. Raises ``ActorOverloaded`` when the link is full.
         """
         free = self._free
-        if not free or self._bytes > LINK_BYTES:
-            raise ActorOverloaded("The worker has too many calls waiting.", retry_after=1)
+        if not free or self._bytes > self._room:
+            self._look_closer()
         id_ = free.pop()
         waiter.frame = frame = (kind, id_, *fields)
         self._bytes += len(fields[-1])
@@ -215,6 +219,14 @@ class Link(asyncio.Protocol):
             self.relay.go_on()
         self._out += [frame for frame in kept if frame[1] in waiting and waiting[frame[1]].frame is frame]
         self._flush()
+
+    def _look_closer(self) -> None:
+        """Something is in the way of calls: raises ``ActorOverloaded`` when it is in that of this one."""
+        self.shed.choose()
+        if not self.shed.share:
+            self._room = LINK_BYTES
+        if not self._free or self._bytes > LINK_BYTES:
+            raise ActorOverloaded("The worker has too many calls waiting.", retry_after=1)
 
     def say(self, frame: Frame) -> None:
         """Send a frame that has no reply, after the calls before it. Lost when the worker dies with it."""
@@ -390,6 +402,9 @@ class Link(asyncio.Protocol):
             waiter = self._waiting.get(frame[1]) or self._streams.get(frame[1])
             if waiter is not None:
                 waiter.on_room(frame[2])
+        elif frame[0] == SHED and len(frame) == 2 and type(frame[1]) is float:
+            self.shed.ask(frame[1])
+            self._room = -1
         elif frame[0] == DRAINING:
             self.ready = False  # what comes now waits for the successor
             self._leaving = True
@@ -417,6 +432,7 @@ class Link(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         was_up = self._up
+        self.shed.ask(0.0)
         self.ready = self._up = False
         self._transport = None
         self._out = []

@@ -10,7 +10,7 @@
 4. A call is marked in its link's begun map before the clock is looked at and the turn begins; one that is late or was
    given up is unmarked and refused instead.
 5. A turn that had written and fails takes its instance with it: the object's fields may be ahead of storage.
-6. After ``SLICE_SECONDS`` of turns replies leave and what has arrived is read, however long the queue is.
+6. After a few milliseconds of turns replies leave and what has arrived is read (shards/admission.py).
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from actord.errors import (
 )
 from actord.http import Response
 from actord.shards.activation import Activation, ActorContext
-from actord.shards.admission import SLICE_SECONDS, Admission
+from actord.shards.admission import Admission
 from actord.shards.blackbox import mark, private_box
 from actord.shards.blocking import BLOCKING_SECONDS, BlockingSteps
 from actord.shards.call import NO_DEADLINE, Call, Lifecycle, Sink, as_turn, current_turn
@@ -144,7 +144,7 @@ class TurnRunner:
         while True:
             if late or not ready:
                 self._settle()
-                self.admission.look(monotonic())
+                length = self.admission.look(monotonic())
                 self._parked = parked = None if ready else self._loop.create_future()
                 try:
                     yield from parked or (None,)
@@ -154,7 +154,7 @@ class TurnRunner:
                     if not self.stopped:
                         self._start_pump()
                     return
-                slice_end = self._slice_end = monotonic() + SLICE_SECONDS
+                slice_end = self._slice_end = monotonic() + length
                 late = False
                 continue
             call = ready.popleft()

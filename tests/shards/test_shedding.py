@@ -1,0 +1,70 @@
+"""What a link refuses because its worker asks for it."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from actord.errors import ActorOverloaded
+from actord.shards import shedding
+from actord.shards.link import Link
+from actord.shards.shedding import Shedding
+from actord.shards.wire import SHED
+
+from tests.shards.test_link import linked, submit
+
+pytestmark = pytest.mark.real_time
+
+
+async def test_the_share_that_the_worker_asks_for_is_refused_here_until_it_asks_for_another_or_dies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lot = iter([0.49, 0.51] * 10)
+    monkeypatch.setattr(shedding, "random", lambda: next(lot))
+    async with linked(tmp_path) as (world, link):
+        peer = await world.peer(0)
+        peer.ready()
+        link.shed = Told(world.changed)
+        monkeypatch.setattr(shedding, "SHED_SECONDS", 3600)
+        for share, refused in ((0.5, [True, False] * 2), (1.0, [True] * 4), (0.0, [False] * 4)):
+            peer.say((SHED, share))
+            await world.until(lambda share=share: link.shed.share == share)
+            assert [was_refused(link) for _ in range(4)] == refused
+        peer.say((SHED, 1.0))
+        await world.until(lambda: link.shed.share == 1.0)
+        peer.transport.abort()
+        await world.until(lambda: world.down == [link])
+        assert not was_refused(link), "what the successor can do is not known"
+
+
+class Told(Shedding):
+    """Tells the test when it was told something."""
+
+    def __init__(self, changed: asyncio.Event) -> None:
+        super().__init__()
+        self.changed = changed
+
+    def ask(self, share: float) -> None:
+        super().ask(share)
+        self.changed.set()
+
+
+async def test_what_is_refused_for_a_worker_ends_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shedding, "SHED_SECONDS", 0)
+    async with linked(tmp_path) as (world, link):
+        link.shed = Told(world.changed)
+        peer = await world.peer(0)
+        peer.ready()
+        peer.say((SHED, 1.0))
+        await world.until(lambda: link.shed.share == 1.0)
+        assert not was_refused(link)
+        assert link.shed.share == 0
+
+
+def was_refused(link: Link) -> bool:
+    try:
+        submit(link)
+    except ActorOverloaded as error:
+        return (error.applied, error.retry_after) == ("no", 1)
+    return False
