@@ -31,6 +31,7 @@ from actord.server.children import Child, SwapFailed
 from actord.server.exits import CONFIG, FAILED, TEMPORARY, StartError
 from actord.server.guard import without_secrets
 from actord.server.process import Process
+from actord.server.tls import context_of
 from actord.settings import Settings
 from actord.shards.control import Message
 
@@ -182,6 +183,7 @@ class Rollout:
         self._check_ready()
         try:
             settings = self._resolve()
+            context_of(settings.server)  # certificates that can't be used
         except StartError as error:
             raise refused(str(error)) from None
         changed = differences(supervisor.settings, settings)

@@ -5,7 +5,8 @@ Promises:
 1. TLS 1.2 or newer. What the handshake negotiates beyond that (ciphers, curves) is OpenSSL's default.
 2. A handshake is part of the head's deadline, and counts as a connection while it lasts: slow ones are cut off.
 3. Whoever speaks plain HTTP on this socket is told so in plain HTTP, and nothing of the request is looked at.
-4. New files are used for new connections. Files that can't be used are an error in the log, and change nothing.
+4. New files are used for new connections. Files that can't be used are an error in the log, and change nothing, as
+   long as the front lives: one that starts needs good files.
 """
 
 from __future__ import annotations

@@ -293,6 +293,9 @@ def test_options_are_taken_by_workers_and_fronts_or_refused(tmp_path: Path) -> N
         options.write_text('main = "app.py"\n[http]\nbody_byts = 20\n')
         server.signal(signal.SIGHUP)
         server.wait_log(r"refused: .*unknown key http.body_byts. Did you mean body_bytes\? Nothing was changed\.")
+        options.write_text('main = "app.py"\n[server]\ntls_key = "key.pem"\n')
+        server.signal(signal.SIGHUP)
+        server.wait_log(r"refused: server.tls_key is set, but server.tls_cert is not")
         assert server.result("Account", "a", "version") == 1
     finally:
         server.close()
