@@ -190,9 +190,14 @@ class Rollout:
         fixed = [name for name in changed if name in NEED_RESTART]
         if fixed:
             raise refused(f"{' and '.join(fixed)} changed, which needs a restart.")
-        candidate, described = await self._load(supervisor.workers[0], settings)
-        types = [type_["type"] for type_ in described["types"]]
-        answers = await asyncio.gather(*(_ask(child, do="reload.lost", types=types) for child in supervisor.workers))
+        try:
+            candidate, described = await self._load(supervisor.workers[0], settings)
+            types = [type_["type"] for type_ in described["types"]]
+            answers = await asyncio.gather(
+                *(_ask(child, do="reload.lost", types=types) for child in supervisor.workers)
+            )
+        except ReloadError as error:
+            raise refused(error.detail, error.exit) from None
         lost = sorted({name for answer in answers for name in answer["lost"]})
         if lost:
             raise refused(
@@ -215,9 +220,7 @@ class Rollout:
         supervisor = self._supervisor
         for child in supervisor.workers:
             if child.state is not children.State.READY:
-                raise ReloadError(
-                    f"The reload was refused: {child.name} is not ready. Nothing was changed; try again.", TEMPORARY
-                )
+                raise refused(f"{child.name} is not ready; try again", TEMPORARY)
 
     async def _load(self, child: Child, settings: Settings) -> tuple[Process, Message]:
         """A process that has loaded the program, and what is in it."""
@@ -240,9 +243,9 @@ class Rollout:
             async with asyncio.timeout(limit):
                 described = await loaded
         except TimeoutError:
-            raise refused(f"The new program did not load within server.stuck_after = {limit:g} s.") from None
+            raise ReloadError(f"The new program did not load within server.stuck_after = {limit:g} s.") from None
         if described is None:
-            raise refused(process.failure("the process that loads the new program").message)
+            raise ReloadError(process.failure("the process that loads the new program").message)
         return process, described
 
     def _boot(self, child: Child, settings: Settings) -> Message:
@@ -253,6 +256,7 @@ class Rollout:
         workers = self._supervisor.workers
         before: list[tuple[Child, Process | None, Message, int]] = []
         standby: Process | None = candidate
+        deaths = {child: child.deaths for child in workers}
         try:
             for number, child in enumerate(workers, 1):
                 if standby is None:
@@ -273,6 +277,8 @@ class Rollout:
             restored = not isinstance(error, SwapFailed) or error.restored
             for child, parked, boot, _ in reversed(before):
                 restored = await self._restore(child, parked, boot, settings) and restored
+                deaths.pop(child)
+            restored = restored and all(child.deaths == count for child, count in deaths.items())
             end = (
                 "Every worker serves the program of before again."
                 if restored
@@ -284,6 +290,8 @@ class Rollout:
         limits = settings.server.drain_limit, settings.actors.init_timeout + settings.server.stuck_after
         if not self._serving():
             raise ReloadError("The server stops.", TEMPORARY)
+        if child.state is not children.State.READY:
+            raise ReloadError(f"{child.name} died meanwhile", TEMPORARY)
         self._waiting.discard(successor)
         try:
             parked = await child.swap(successor, boot, limit=limits[0], start_limit=limits[1])
@@ -333,14 +341,14 @@ async def _ask(child: Child, **request: Any) -> Any:
         async with asyncio.timeout(ANSWER_SECONDS):
             answer = await child.ask(request)
     except TimeoutError:
-        raise ReloadError(f"The reload was given up: {child.name} does not answer.", TEMPORARY) from None
+        raise ReloadError(f"{child.name} does not answer.", TEMPORARY) from None
     if "error" in answer:
-        raise ReloadError(f"The reload was given up: {answer['error']['detail']}", TEMPORARY)
+        raise ReloadError(answer["error"]["detail"], TEMPORARY)
     return answer["value"]
 
 
-def refused(why: str) -> ReloadError:
-    return ReloadError(f"The reload was refused: {_sentence(why)} Nothing was changed.")
+def refused(why: str, exit: int = CONFIG) -> ReloadError:
+    return ReloadError(f"The reload was refused: {_sentence(why)} Nothing was changed.", exit)
 
 
 def _sentence(words: str) -> str:

@@ -217,3 +217,12 @@ def raise_descriptor_limit(connections: int) -> None:
         need = hard
     with contextlib.suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (need, hard))
+
+
+def has_terminal() -> bool:
+    """Is there a terminal whose end would end this process, unless it were told otherwise?"""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC))
+    except OSError:
+        return False
+    return True

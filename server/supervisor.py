@@ -137,7 +137,7 @@ class Supervisor:
             self._open()
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, self._on_signal, number)
-            loop.add_signal_handler(signal.SIGHUP, self._on_hangup, os.isatty(2))
+            loop.add_signal_handler(signal.SIGHUP, self._on_hangup, sockets.has_terminal())
             for child in (*self.workers, *self.fronts):
                 child.start()
             await self._admin.start()
@@ -337,7 +337,7 @@ class Supervisor:
             self._kill(f"{number.name} again: ending now")
 
     def _on_hangup(self, terminal: bool) -> None:
-        if terminal and not os.isatty(2):  # it was closed: nobody is there who could end us
+        if terminal and not sockets.has_terminal():  # it was closed: nobody is there who could end us
             self._on_signal(signal.SIGHUP)
         elif self.state is State.SERVING:
             self.reload_access()

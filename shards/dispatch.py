@@ -71,7 +71,8 @@ class Dispatcher:
         self.front_door: Door | MountedDoors | None = None
         self.body_bytes = Http().body_bytes  # what a front door may take at once of a body that follows
         self.connections: set[Connection] = set()
-        self.leaving = False  # a successor takes over: no link is greeted any more
+        self.leaving = False  # a successor takes over: fronts and clients are asked to wait for it
+        self.left = False  # nothing more is taken, and no link is greeted
         self.awaited: set[str] | None = None  # fronts that have not told of their sockets yet
         self._document: bytes | None = None  # OpenAPI, once it was asked for
         self.key_rules = Rules(int(settings.idempotency_ttl * 1000), settings.idempotency_keys)

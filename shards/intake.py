@@ -197,7 +197,7 @@ class Connection(asyncio.Protocol, Sink):
 
     def _greet(self, frame: Frame) -> None:
         kind, version, caller, path = frame
-        if self._dispatcher.leaving:
+        if self._dispatcher.left:
             raise WireError(f"{caller!r} came when the worker was about to leave")
         self.caller = caller
         self.outside = not caller.startswith("worker-")
@@ -213,6 +213,8 @@ class Connection(asyncio.Protocol, Sink):
         assert self._transport is not None
         self._transport.write(pack_batch([(READY, VERSION, self._dispatcher.facts)]))
         self._dispatcher.connections.add(self)
+        if self._dispatcher.leaving and not self.from_worker:
+            self.say_draining()
 
     def _take(self, frames: list[Frame]) -> None:
         now = monotonic()

@@ -1,7 +1,8 @@
 """How a worker stops: when the server does, or to let its successor take the shards.
 
 1. The fronts, and clients of this machine, are told first: what they ask for from then on waits for the successor.
-   Calls of other workers are still let in, because a turn that runs here may wait for one of them to come back.
+   Calls of other workers are still let in, on links that are made only now as well, because a turn that runs here may
+   wait for one of them to come back.
 2. The worker leaves at a moment at which no turn runs or waits here. What it has not taken by then has not begun: its
    caller sends it to the successor. So no call is made twice and none is lost, whichever worker it comes from.
 3. Before a successor takes over, answers that are streams may end, within half of the limit, while calls go on. Then
@@ -44,7 +45,8 @@ _LINKS_SECONDS = 2.0  # for callers to stop, and for what is written to be read
 
 
 class Departure:
-    """One worker's, once. ``crowded`` is called when other workers' calls keep it from leaving."""
+    """One worker's, once. ``crowded`` is called when other workers' calls keep it from leaving, ``close`` when no more
+    links may come."""
 
     def __init__(
         self,
@@ -52,11 +54,13 @@ class Departure:
         runner: TurnRunner,
         shards: dict[int, Shard],
         crowded: Callable[[], None] = lambda: None,
+        close: Callable[[], None] = lambda: None,
     ) -> None:
         self._dispatcher = dispatcher
         self._runner = runner
         self._shards = shards
         self._crowded = crowded
+        self._close = close
 
     async def wait_for_streams(self, limit: float) -> None:
         """Let the streams of this moment end, for so many seconds at most."""
@@ -84,6 +88,8 @@ class Departure:
         if isinstance(door, AsgiDoor | MountedDoors):
             door.drain()
         quiet = await self._quiet(began, limit)
+        dispatcher.left = True
+        self._close()
         for connection in dispatcher.connections:
             connection.stop()
         if isinstance(door, AsgiDoor | MountedDoors):

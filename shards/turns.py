@@ -68,7 +68,7 @@ class TurnRunner:
         self.admission = Admission(self._ready)
         self._slice_end = 0.0
         self._parked: asyncio.Future[None] | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self.tasks: set[asyncio.Task[None]] = set()  # that run turns, or wait for one
         self._touched: dict[Any, None] = {}  # committers that may have a batch to close
         self.waiting = 0  # calls admitted whose turn has not begun
         self.deepest = 0  # the longest mailbox since somebody set this to 0
@@ -121,12 +121,12 @@ class TurnRunner:
 
     def _start_pump(self) -> None:
         task = self._loop.create_task(self._pump_task())
-        self._tasks.add(task)
+        self.tasks.add(task)
         task.add_done_callback(self._pump_ended)
 
     def _pump_ended(self, task: asyncio.Task[None]) -> None:
         """A task that pumped has ended. After an error of ours nothing would run any more: do not hide it."""
-        self._tasks.discard(task)
+        self.tasks.discard(task)
         if not task.cancelled() and (bug := task.exception()) is not None:
             log.critical("the worker's own code failed: %r", bug, exc_info=bug)
             self.on_bug(bug)

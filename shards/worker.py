@@ -274,15 +274,15 @@ class Worker:
             self._finish(0)
 
     async def _leave(self, limit: float) -> None:
-        departure = Departure(self.dispatcher, self._runner, self.shards, self.on_crowded)
+        departure = Departure(
+            self.dispatcher, self._runner, self.shards, crowded=self.on_crowded, close=self._close_servers
+        )
         began = monotonic()
         if self._park:
             await departure.wait_for_streams(limit / 2)
         limit -= monotonic() - began
         self.alarms.stop()
         self.outbox.stop()
-        for server in self._servers:
-            server.close()
         quiet = await departure.run(limit)
         if self._tracing is not None:
             self._flushing = self._loop.create_task(self._tracing.close())
@@ -298,11 +298,17 @@ class Worker:
             self._retire()
         self._finish(PARKED if park else 0 if clean else EXIT_BROKEN)
 
+    def _close_servers(self) -> None:
+        for server in self._servers:
+            server.close()
+
     def _retire(self) -> None:
         """Let go of everything but the program, which a successor that does not start may need again."""
         if self._sweeping is not None:
             self._sweeping.cancel()
         self.metrics.lag.stop()
+        for task in self._runner.tasks:  # no turn will come
+            task.cancel()
         for link in self._links.values():
             link.close()
         self.dispatcher.shard_of = [None] * SLOTS

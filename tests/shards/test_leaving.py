@@ -180,7 +180,7 @@ async def test_at_the_limit_a_turn_is_left_where_it_is(tmp_path: Path) -> None:
 
 async def test_who_greets_a_worker_that_leaves_is_sent_away(tmp_path: Path) -> None:
     async with callers(tmp_path) as (core, front, worker):
-        core.dispatcher.leaving = True
+        core.dispatcher.left = True
         _, late = await asyncio.get_running_loop().create_unix_connection(Caller, str(tmp_path / "w"))
         late.say((HELLO, VERSION, "worker-2", str(tmp_path / "begun")))
         async with asyncio.timeout(10):
@@ -188,3 +188,29 @@ async def test_who_greets_a_worker_that_leaves_is_sent_away(tmp_path: Path) -> N
         assert late.frames == []
         assert not front.closed.is_set()
         assert not worker.closed.is_set()
+
+
+async def test_a_worker_that_comes_while_turns_still_run_is_served_and_a_front_is_asked_to_wait(tmp_path: Path) -> None:
+    """A chain of calls that began here may go through a worker that was replaced a moment ago, and come back."""
+    async with callers(tmp_path) as (core, front, worker):
+        front.say(call(1, "wait"))
+        while not core.runner.suspended:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        left = leave(core)
+        await front.heard(DRAINING)
+        late = []
+        for name in ("worker-2", "front-1"):
+            _, caller = await asyncio.get_running_loop().create_unix_connection(Caller, str(tmp_path / "w"))
+            caller.say((HELLO, VERSION, name, str(tmp_path / "begun")), call(2, name=name))
+            late.append(caller)
+        for caller in late:
+            await caller.heard(REPLY)
+        assert [frame[0] for frame in late[0].frames] == [READY, REPLY]
+        assert [frame[0] for frame in late[1].frames] == [READY, DRAINING, REPLY]
+        gate.set()
+        for caller in (front, worker, *late):
+            await caller.heard(LEAVING)
+            caller.say((STOPPED,))
+        assert await left
+        for caller in late:
+            caller.transport.abort()

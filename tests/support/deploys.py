@@ -65,7 +65,7 @@ class Deployed:
 class Load:
     """Clients over HTTP, until ``end``: calls along chains, messages, slow turns, repeated keys, the front door.
 
-    ``marks``: actor -> the marks that it must have, each once. ``failed``: every answer that was not 200.
+    ``marks``: actor -> the marks that it must have. ``failed``: every answer that was not the one to expect.
     """
 
     def __init__(self, port: int, clients: int = 8) -> None:
@@ -104,6 +104,7 @@ class Load:
             self.calls += 1
             if reply.status != 200 or reply.json()[0] != 1:
                 self.failed.append(reply)
+                continue
             for name in reached:
                 self.marks.setdefault(name, set()).add(mark)
         client.close()
@@ -113,7 +114,7 @@ class Load:
         await asyncio.gather(*self._tasks)
 
     def audit(self, server: Server) -> None:
-        """Everything is where it should be, once."""
+        """Everything that was answered is where it should be, and nothing is anywhere twice."""
         for name, marks in self.marks.items():
             until(lambda name=name, marks=marks: server.result("Account", name, "marks").keys() >= marks, name)
             found = server.result("Account", name, "marks")

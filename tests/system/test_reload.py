@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import http.client
 import json
 import os
+import pty
+import random
 import signal
 import subprocess
 import sys
@@ -22,9 +25,10 @@ from actord.shards.slots import shard_of_slot, slot_of
 from tests.support.client import Client
 from tests.support.deploys import SOURCE, Deployed, Guest, Load
 from tests.support.event_source import EventSource
-from tests.support.server import PATIENCE_SECONDS, Server, connect, read_replies, until
+from tests.support.server import PATIENCE_SECONDS, Server, connect, ended, pidfd, read_replies, until
 
-RELOADS = 20 if os.environ.get("ACTORD_TEST_LONG") else 3
+LONG = bool(os.environ.get("ACTORD_TEST_LONG"))
+RELOADS = 20 if LONG else 3
 
 
 @pytest.fixture
@@ -304,3 +308,61 @@ def test_options_are_taken_by_workers_and_fronts_or_refused(tmp_path: Path) -> N
 def request(method: str, body: str) -> bytes:
     head = f"POST /actors/Account/a/{method} HTTP/1.1\r\nHost: t\r\nContent-Type: application/json\r\n"
     return f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode()
+
+
+@pytest.mark.skipif(not LONG, reason="ACTORD_TEST_LONG=1 runs it")
+def test_kills_in_the_middle_of_reloads_lose_nothing_that_was_answered(tmp_path: Path) -> None:
+    deployed = Deployed(tmp_path, **{"server.restart_delay_max": 0.1})
+    try:
+        asyncio.run(reloads_under_kills(deployed, random.Random(1)))
+    finally:
+        deployed.close()
+
+
+async def reloads_under_kills(deployed: Deployed, lot: random.Random) -> None:
+    server = deployed.server
+    load = Load(server.port, clients=4)
+
+    def kill_somebody() -> None:
+        workers = sorted(deployed.workers())
+        if workers:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(lot.choice(workers), signal.SIGKILL)
+
+    def reload_again() -> bool:
+        try:
+            return bool(deployed.reload())
+        except StartError:
+            return False
+
+    done = 0
+    for number in range(2, 42):
+        deployed.version(number)
+        kill = asyncio.get_running_loop().call_later(lot.uniform(0, 1.5), kill_somebody)
+        done += await asyncio.to_thread(reload_again)
+        kill.cancel()
+        await asyncio.to_thread(server.wait_ready)
+    deployed.version(99)
+    await asyncio.to_thread(until, reload_again, "a reload without a kill")
+    assert await asyncio.to_thread(deployed.versions) == {99}
+    await load.end()
+    assert done > 0
+    assert {(reply.status, reply.json()["applied"]) for reply in load.failed} <= {(503, "unknown"), (503, "no")}
+    load.audit(server)
+    assert server.stop() == 0
+
+
+def test_a_terminal_that_is_closed_ends_the_server(tmp_path: Path) -> None:
+    """SIGHUP means both: that the terminal has gone, and that there is something new."""
+    (tmp_path / "app.py").write_text(SOURCE)
+    command = ["-m", "actord.server.cli", "serve", str(tmp_path / "app.py"), "--port", "0", "--workers", "1"]
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execv(sys.executable, [sys.executable, *command, "--data-dir", str(tmp_path / "data")])
+    with pidfd(pid) as fd:
+        said = b""
+        while b"listening on" not in said:
+            said += os.read(terminal, 65_536)
+        os.close(terminal)
+        assert ended(fd)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
