@@ -156,7 +156,7 @@ class Said:
     """Logs why calls go through the front, once for each reason."""
 
     def __init__(self) -> None:
-        self._last = ""
+        self._last: str | None = None
 
     def say(self, why: str) -> None:
         if why != self._last:

@@ -419,9 +419,11 @@ def test_a_server_with_other_workers_gets_a_new_map(serve: Serve) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_after_its_end_a_client_calls_nothing(server: Server, kind: str) -> None:
+def test_after_its_end_a_client_calls_nothing(server: Server, kind: str, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "actord.client")
     driver = Driver(kind, url(server), direct=True)
     driver.do(lambda c: c.actor("Parcel", "a").echo())
+    assert [record.getMessage() for record in caplog.records] == ["calls go to the workers directly"]
     driver.do(lambda c: c.close())
     with pytest.raises(RuntimeError, match="closed"):
         driver.do(lambda c: c.actor("Parcel", "a").echo())
