@@ -77,10 +77,14 @@ def test_drain_finishes_what_is_under_way_and_exits(tmp_path: Path) -> None:
         other.call("queue", b"[0]")
         half.send(b"POST /actors/Canary/x/release HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n")
         front.wait_for_counts(call=3)
+        fresh = front.connect()
         front.tell({"ping": 1})
         assert front.hear() == {"pong": 1}
         front.tell({"drain": 20})
         assert idle.at_end()
+        fresh.get("/-/health/live")  # it was on its way: who has only just come may ask once
+        answer = fresh.answer()
+        assert (answer.status, answer.headers["connection"]) == (200, "close")
         with pytest.raises(ConnectionError):
             front.connect()
         half.send(b"Content-Length: 0\r\n\r\n")  # it had begun to arrive: it is finished
@@ -93,7 +97,7 @@ def test_drain_finishes_what_is_under_way_and_exits(tmp_path: Path) -> None:
         assert busy.at_end()
         answer = other.answer()
         assert (answer.body, answer.headers["connection"]) == (b"[0]", "close")
-        for client in (busy, idle, half, other):
+        for client in (busy, idle, half, other, fresh):
             client.sock.close()
         assert front.process.wait(20) == 0
 

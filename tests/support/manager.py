@@ -1,7 +1,7 @@
 """A systemd of its own for a test: the first process of a process namespace, with its own mounts and control groups.
 
-What the test's units do stays in there: ``/run``, ``/var/lib``, ``/etc/passwd`` and ``/opt`` are private, and all of it
-ends with its first process. ``/opt/actord`` has the package under test and what it needs: readable for the service's
+What the test's units do stays in there: ``/run``, ``/var/lib``, ``/etc``, ``/srv`` and ``/opt`` are private, and all of
+it ends with its first process. ``/opt/actord`` has the package under test and what it needs: readable for the service's
 user, and not below a home or /tmp, which the units' sandbox hides. It takes root; ``why_not`` says what is missing.
 """
 
@@ -13,6 +13,7 @@ import subprocess
 import sys
 import sysconfig
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import actord
@@ -29,11 +30,12 @@ mount -t tmpfs tmpfs /run
 mount -t tmpfs tmpfs /sys/fs/cgroup
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
 mount --bind {base}/lib /var/lib
-mount --bind {base}/passwd /etc/passwd
+mount --bind {base}/etc /etc
 mount --bind {base}/opt /opt
+mount --bind {base}/srv /srv
 mount --bind {site} /opt/actord/site
 mount --bind {python} /opt/actord/python
-export container=test SYSTEMD_UNIT_PATH={base}/units
+export container=test SYSTEMD_UNIT_PATH=/etc/systemd/system:{base}/units
 exec {systemd} --system --unit=test.target --log-target=console --log-level=info --show-status=no
 """
 
@@ -64,11 +66,21 @@ class Manager:
 
     def __init__(self, base: Path, user: str) -> None:
         self.base = base
-        for folder in ("lib", "opt/actord/bin", "opt/actord/site", "opt/actord/python", "opt/actord/lib", "units"):
+        for folder in (
+            "lib",
+            "opt/actord/bin",
+            "opt/actord/site",
+            "opt/actord/python",
+            "opt/actord/lib",
+            "srv",
+            "units",
+        ):
             (base / folder).mkdir(parents=True)
-        (base / "passwd").write_text(
-            Path("/etc/passwd").read_text() + f"{user}:x:64991:64991::/var/lib/{user}:/usr/sbin/nologin\n"
-        )
+        subprocess.run(["cp", "--archive", "/etc", str(base / "etc")], check=True)
+        shutil.rmtree(base / "etc/systemd/system", ignore_errors=True)
+        (base / "etc/systemd/system").mkdir(parents=True)
+        with (base / "etc/passwd").open("a") as passwd:
+            passwd.write(f"{user}:x:64991:64991::/var/lib/{user}:/usr/sbin/nologin\n")
         for name in UNIT_STUBS:
             (base / "units" / f"{name}.target").write_text("[Unit]\nDefaultDependencies=no\n")
         self._install()
@@ -80,7 +92,14 @@ class Manager:
         self._process = subprocess.Popen(
             [*_UNSHARE, "bash", str(script)], stdout=self._log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL
         )
-        self.until(lambda: self._first() and self.ctl("is-system-running").stdout.strip() == "running")
+
+    def starts(self) -> bool:
+        """Wait until it has started; False when it ends instead."""
+        while self._process.poll() is None:
+            if self._first() and self.ctl("is-system-running").stdout.strip() in ("running", "degraded"):
+                return True
+            time.sleep(POLL_SECONDS)
+        return False
 
     def _install(self) -> None:
         """The package as it is here, and a command that runs it: both found below /opt/actord alone."""
@@ -123,9 +142,8 @@ class Manager:
         told = self.ctl("show", unit, *(f"--property={one}" for one in properties)).stdout
         return dict(line.split("=", 1) for line in told.splitlines())
 
-    def until(self, true: object) -> None:
+    def until(self, true: Callable[[], object]) -> None:
         """Wait until ``true()`` is."""
-        assert callable(true)
         deadline = time.monotonic() + PATIENCE_SECONDS
         while not true():
             assert time.monotonic() < deadline, self.log()
