@@ -12,6 +12,7 @@ import actord
 import typer
 from actord.server.commands import call, check, doctor, init, openapi, serve, systemd, tail
 from actord.server.commands.alarms import alarms
+from actord.server.commands.migrate import migrate
 from actord.server.commands.outbox import outbox
 from actord.server.commands.reload import reload
 from actord.server.commands.reshard import reshard
@@ -39,6 +40,7 @@ app.command("reload")(reload)
 app.command("doctor")(doctor.doctor)
 app.command("systemd")(systemd.systemd)
 app.command("reshard")(reshard)
+app.command("migrate")(migrate)
 app.add_typer(alarms, name="alarms")
 app.add_typer(outbox, name="outbox")
 app.add_typer(token, name="token")

@@ -7,16 +7,31 @@ answered as one. Handlers run beside the turns: they touch an actor only by a tu
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 from actord.errors import ActordError, BadRequest
+from actord.shards.call import Call, Sink
 from actord.shards.control import Message
 
 log = logging.getLogger("actord.admin")
 
 Handler = Callable[[Message], Awaitable[Any]]
+
+
+class ReplyOfTurn(Sink):
+    """Where the reply of a turn goes that an operator asked for."""
+
+    __slots__ = ("future",)
+
+    def __init__(self) -> None:
+        self.future: asyncio.Future[Call] = asyncio.get_running_loop().create_future()
+
+    def put(self, call: Call) -> None:
+        if not self.future.done():
+            self.future.set_result(call)
 
 
 class Admin:

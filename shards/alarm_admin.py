@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING
 import msgspec
 from actord.errors import ActordError, AlarmNotFound, BadRequest, from_problem
 from actord.shards.alarm import wall_ms
-from actord.shards.call import NO_DEADLINE, Call, Lifecycle, Sink
+from actord.shards.call import NO_DEADLINE, Call, Lifecycle
 from actord.storage.api import Alarm, AlarmEntry
 
 if TYPE_CHECKING:
-    from actord.shards.admin import Handler
+    from actord.shards.admin import Handler, ReplyOfTurn
     from actord.shards.control import Message
     from actord.shards.dispatch import Dispatcher
     from actord.shards.shard import Shard
@@ -33,17 +33,6 @@ CHANGE_SECONDS = 30.0
 _FOREVER = 1 << 62
 
 Change = Callable[[Call], bool]
-
-
-class _Reply(Sink):
-    __slots__ = ("future",)
-
-    def __init__(self) -> None:
-        self.future: asyncio.Future[Call] = asyncio.get_running_loop().create_future()
-
-    def put(self, call: Call) -> None:
-        if not self.future.done():
-            self.future.set_result(call)
 
 
 class AlarmAdmin:
@@ -106,7 +95,7 @@ class AlarmAdmin:
 
     async def _change(self, change: Change, type_: str, name: str) -> bool:
         act = self._dispatcher.activation(type_, name, gone=True)
-        reply = _Reply()
+        reply = ReplyOfTurn()
         kind = Lifecycle("alarm", CHANGE_SECONDS, change)
         self._runner.admit(Call(reply, 0, bytearray(1), act, kind, (), {}, 0, NO_DEADLINE, monotonic()))
         call = await reply.future

@@ -90,6 +90,11 @@ class Evictor:
         self._victims = oldest[: max(100, int(len(oldest) * share))]
         return bool(self._victims)
 
+    def let_go(self) -> None:
+        """Evict whoever can be, however short their rest was."""
+        for tick, bucket in list(self._buckets.items()):
+            self._buckets[tick] = [act for act in bucket if not self._evict(act)]
+
     def _due_tick(self, act: Activation) -> int:
         return act.last_used + max(1, round(act.host.idle_after / SWEEP_SECONDS))
 

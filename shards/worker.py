@@ -98,16 +98,16 @@ class Worker:
         router = Outbound(self._link_of_slot, settings.http.call_deadline)
         env = Environment(program, router)
         actors = settings.actors
-        self._runner = runner = TurnRunner(
+        self.runner = runner = TurnRunner(
             loop, gate, env, call_timeout=actors.call_timeout, init_timeout=actors.init_timeout
         )
         runner.on_bug = self._on_bug
         runner.admission.set_limits(actors.worker_queue, actors.queue_target)
         process = psutil.Process()
-        self._evictor = Evictor(
+        self.evictor = Evictor(
             runner, actors.memory_target, actors.cache_per_instance, lambda: int(process.memory_info().rss)
         )
-        self.dispatcher = dispatcher = Dispatcher(program, actors, runner, gate, self._evictor)
+        self.dispatcher = dispatcher = Dispatcher(program, actors, runner, gate, self.evictor)
         router.dispatcher = dispatcher
         dispatcher.body_bytes = settings.http.body_bytes
         set_env(cast(Env, env))
@@ -143,7 +143,7 @@ class Worker:
             meter,
             dispatcher,
             runner,
-            self._evictor,
+            self.evictor,
             self.alarms,
             self.outbox,
             shards=self.shards.values(),
@@ -205,7 +205,7 @@ class Worker:
         from actord.shards.tracing import open_tracing  # an extra, and nobody else pays for it
 
         tracing = open_tracing(settings.sample, f"worker-{self._boot['index']}")
-        self._runner.step = tracing.around(self._runner.step)
+        self.runner.step = tracing.around(self.runner.step)
         self._meter.tracing = tracing
         router.parent = tracing.current_parent
         return tracing
@@ -244,19 +244,19 @@ class Worker:
             self._direct.held = held
 
     def _sweep(self) -> None:
-        if self._evictor.sweep():
+        if self.evictor.sweep():
             self._loop.call_soon(self._sweep_more)
         for link in self._links.values():
             link.expire()
         self._waits.sweep()
         self._replies.sweep()
         self._event_sweeper.sweep()
-        if self._meter.tick(self._runner.deepest):
-            self._runner.deepest = 0
+        if self._meter.tick(self.runner.deepest):
+            self.runner.deepest = 0
         self._sweeping = self._loop.call_later(SWEEP_SECONDS, self._sweep)
 
     def _sweep_more(self) -> None:
-        if not self.done.done() and self._evictor.more():
+        if not self.done.done() and self.evictor.more():
             self._loop.call_later(0.001, self._sweep_more)
 
     def leave(self, limit: float, *, park: bool) -> None:
@@ -275,7 +275,7 @@ class Worker:
 
     async def _leave(self, limit: float) -> None:
         departure = Departure(
-            self.dispatcher, self._runner, self.shards, crowded=self.on_crowded, close=self._close_servers
+            self.dispatcher, self.runner, self.shards, crowded=self.on_crowded, close=self._close_servers
         )
         began = monotonic()
         if self._park:
@@ -307,7 +307,7 @@ class Worker:
         if self._sweeping is not None:
             self._sweeping.cancel()
         self.metrics.lag.stop()
-        for task in self._runner.tasks:  # no turn will come
+        for task in self.runner.tasks:  # no turn will come
             task.cancel()
         for link in self._links.values():
             link.close()
@@ -321,7 +321,7 @@ class Worker:
 
     def _on_broken(self, shard: Shard, error: BaseException) -> None:
         log.critical("shard %d failed and this worker stops: %s", shard.number, error)
-        self._runner.stop()
+        self.runner.stop()
         self._loop.call_later(LAST_WORDS_SECONDS, self._finish, EXIT_BROKEN)
 
     def _finish(self, code: int) -> None:
@@ -364,11 +364,11 @@ class Worker:
 
     def watch(self, black_box: int) -> None:
         """Keep what runs here where the supervisor can read it."""
-        self._runner.box = open_box(black_box)
+        self.runner.box = open_box(black_box)
 
     def explain(self, signal: int, frame: FrameType | None) -> None:
         """SIGUSR1: say which turn holds this process, and where it stands."""
-        call = self._runner.now_running
+        call = self.runner.now_running
         where = "".join(traceback.format_stack(frame)) if frame is not None else ""
         if call is None:
             log.warning("no turn runs at this moment; the stack:\n%s", where)

@@ -23,6 +23,7 @@ ALLOWED = {
     "actord.storage": {"actord.storage", "actord.errors", "actord.limits"},
     "actord.shards": {"actord.shards", "actord.storage.api", "actord"},
     "actord.shards.worker": {"actord.shards", "actord.storage", "actord"},
+    "actord.shards.migration": {"actord.shards", "actord.storage", "actord"},
     "actord.server": {
         "actord.server",
         "actord.shards.wire",
@@ -45,6 +46,7 @@ ALLOWED = {
         "actord.storage.findings",
     },
     "actord.server.commands.reshard": {"actord.storage.reshard"},
+    "actord.server.commands.migrate": {"actord.shards.migration", "actord.shards.registry"},
     "actord.server.machine": {"actord.storage.findings"},
     "actord.loadtest": {"actord.loadtest"},
     "actord.loadtest.client_users": {"actord.loadtest", "actord"},

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 import typer
 from actord.errors import DataDirError, DataDirLocked
+from actord.server.commands.progress import shown
 from actord.server.config import resolve
 from actord.server.exits import CONFIG, FAILED, StartError
 from actord.server.program import PROJECT_FILE
-from actord.server.progress import shown
 from actord.settings import Settings
 from actord.shards.slots import slot_of, slot_range
 

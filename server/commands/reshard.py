@@ -10,8 +10,8 @@ from typing import Annotated
 import msgspec
 import typer
 from actord.errors import DataDirError, DataDirLocked, StorageError
+from actord.server.commands.progress import shown
 from actord.server.exits import CONFIG, FAILED, TEMPORARY, StartError
-from actord.server.progress import shown
 from actord.shards.slots import slot_of, slot_range
 
 
