@@ -237,19 +237,20 @@ def test_a_worker_that_others_keep_busy_gets_its_quiet_moment(tmp_path: Path) ->
 
 async def kept_busy(deployed: Deployed) -> list[Any]:
     server = deployed.server
-    names = {owner: [n for n in map(str, range(99)) if owned_by(n) == owner][:6] for owner in (0, 1)}
+    names = {owner: [n for n in map(str, range(99)) if owned_by(n) == owner][:30] for owner in (0, 1)}
     failed: list[Any] = []
     stop = asyncio.Event()
 
     async def keep(number: int) -> None:
         client = Client(server.port)
+        seconds = 0.2 + 0.013 * number  # not all of them end at once
         while not stop.is_set():
-            reply = await client.call("Account", names[1][number], "relay", "mark", names[0][number], 0.1)
+            reply = await client.call("Account", names[1][number], "relay", "mark", names[0][number], seconds)
             if reply.status != 200:
                 failed.append(reply)
         client.close()
 
-    tasks = [asyncio.create_task(keep(number)) for number in range(6)]
+    tasks = [asyncio.create_task(keep(number)) for number in range(30)]
     deployed.version(2)
     await asyncio.to_thread(deployed.reload)
     stop.set()
