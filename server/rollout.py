@@ -171,11 +171,13 @@ class Rollout:
         """End those that wait, and see them go: their memory is free then."""
         waiting, self._waiting = self._waiting, set()
         for process in waiting:
-            process.kill()
+            process.send({"drain": BURY_SECONDS})
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(BURY_SECONDS):
                 for process in waiting:
                     await process.gone.wait()
+        for process in waiting:
+            process.kill()
 
     async def _prepare(self) -> tuple[Settings, list[str], Process]:
         """Promise 1. The first worker's standby is the candidate that loads the program."""

@@ -14,7 +14,7 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from types import FrameType
 from typing import Any, NoReturn, Protocol
 
@@ -38,6 +38,7 @@ class Worker(Protocol):
     admin: Admin
     done: asyncio.Future[int]
     on_crowded: Callable[[], None]
+    flushing: asyncio.Task[None] | None  # of what it has to tell others, which goes on when it is parked
 
     async def start(self) -> None: ...
 
@@ -63,6 +64,7 @@ class Process:
         self._standby = standby
         self._worker: Worker | None = None
         self._go = asyncio.Event()
+        self._flushing: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._control = ControlChannel(self._on_message, on_close=lambda: os._exit(0))
 
@@ -78,6 +80,7 @@ class Process:
             if code != PARKED:
                 log.info("worker stops", extra={"code": code})
                 self._exit(code)
+            self._flushing = self._worker.flushing if self._worker is not None else None
             self._worker = None
             gc.unfreeze()
             gc.collect()
@@ -119,11 +122,20 @@ class Process:
             if worker is not None:
                 worker.leave(message["leave" if park else "drain"], park=park)
             elif not park:
-                self._exit(0)
+                self._spawn(self._end())
         elif "admin" in message:
-            task = asyncio.get_running_loop().create_task(self._answer(message))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._spawn(self._answer(message))
+
+    def _spawn(self, run: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(run)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _end(self) -> None:
+        """It waited, and is not needed."""
+        if self._flushing is not None:
+            await asyncio.wait({self._flushing})
+        self._exit(0)
 
     async def _answer(self, message: Message) -> None:
         worker = self._worker

@@ -172,6 +172,7 @@ class Worker:
         self._servers: list[asyncio.Server] = []
         self._direct: DirectDoor | None = None
         self._leaving: asyncio.Task[None] | None = None
+        self.flushing: asyncio.Task[None] | None = None
         self._park = False
         self._sweeping: asyncio.TimerHandle | None = None
         self.on_crowded: Callable[[], None] = lambda: None
@@ -285,9 +286,9 @@ class Worker:
         self.outbox.stop()
         quiet = await departure.run(limit)
         if self._tracing is not None:
-            self._flushing = self._loop.create_task(self._tracing.close())
+            self.flushing = self._loop.create_task(self._tracing.close())
             if not self._park:  # a successor does not wait for it: this process goes on meanwhile
-                await self._flushing
+                await self.flushing
         if self.done.done():
             return
         self.outbox.close()
