@@ -8,12 +8,12 @@
 
 from __future__ import annotations
 
-import ctypes
 import gc
 from collections import defaultdict
 from collections.abc import Callable
 
 from actord.shards.activation import Activation
+from actord.shards.allocator import give_back
 from actord.shards.turns import TurnRunner
 
 SWEEP_SECONDS = 1.0
@@ -121,6 +121,4 @@ def _last_used(act: Activation) -> int:
 def _give_back() -> None:
     """Return freed memory to the system: the allocator keeps it otherwise, and the target would never be met."""
     gc.collect(1)
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
+    give_back()

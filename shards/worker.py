@@ -30,6 +30,7 @@ from actord.shards import log_context
 from actord.shards.admin import Admin
 from actord.shards.alarm_admin import AlarmAdmin
 from actord.shards.alarms import AlarmScheduler
+from actord.shards.allocator import keep_freed
 from actord.shards.asgi import AsgiDoor
 from actord.shards.blackbox import open_box
 from actord.shards.control import Message, boot_child
@@ -389,6 +390,7 @@ def main(argv: list[str]) -> int:
     )
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # the supervisor decides; a terminal's Ctrl-C reaches the whole group
+    keep_freed()
     small_connections()
     sys.addaudithook(_refuse_forks)
     try:
