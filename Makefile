@@ -12,7 +12,7 @@ BENCH  := $(VENV)/.installed-bench
 PEERS  := .peers/.installed
 TYPED  := .typecheck
 
-.PHONY: help serve test proof lint format bench bench-peers bench-growth bench-sql bench-calls bench-keys bench-direct bench-scaling bench-ws bench-overload load load-web profile clean
+.PHONY: help serve test proof lint format bench bench-peers bench-growth bench-sql bench-calls bench-keys bench-direct bench-scaling bench-ws bench-overload load load-web bench-latency profile clean
 
 help:
 	@echo "make serve    the account example on 127.0.0.1:8000"
@@ -25,6 +25,7 @@ help:
 	@echo "make bench-growth what a call costs as names, values, keys, the database and its log grow, with plots"
 	@echo "make bench-keys   what an idempotency key costs, beside the same call without"
 	@echo "make bench-ws     messages through rooms of WebSockets, beside FastAPI with state in memory"
+	@echo "make bench-latency  one durable call on an idle server, beside one fdatasync"
 	@echo "make profile  where the CPU of a durable call goes"
 	@echo "make bench-direct   calls through the front beside calls of the workers themselves"
 	@echo "make bench-scaling  CPU of a call by role with 1 and 2 workers and fronts, and what follows for more cores"
@@ -86,6 +87,10 @@ bench-calls: $(DEV)
 
 bench-ws: $(BENCH)
 	@$(BIN)/python -m actord.loadtest.bench_ws $(BENCH_FLAGS)
+
+bench-latency: $(BENCH)
+	@.ci/apt wrk=wrk
+	@$(BIN)/python -m actord.loadtest.bench_latency $(BENCH_FLAGS)
 
 profile: $(BENCH)
 	@.ci/apt wrk=wrk
