@@ -101,14 +101,14 @@ RuntimeDirectory={name}
 RuntimeDirectoryMode=0700
 """
     if not plan.user:
-        tokens = (
-            f"LoadCredential=actord-tokens:{_path(plan.tokens)}\n"
-            if plan.tokens
-            else (f"#LoadCredential=actord-tokens:/etc/{name}/tokens.json\n")
-        )
+        mark = "" if plan.tokens else "#"
+        tokens = _path(plan.tokens) if plan.tokens else f"/etc/{name}/tokens.json"
         text += f"""\
-# The file of tokens: readable for root alone, and for this service as a credential. Workers don't see it.
-{tokens}"""
+# The file of tokens: readable for root alone, and for this service as a credential. Workers don't see it. With the
+# second line the server does not start without it.
+{mark}LoadCredential=actord-tokens:{tokens}
+{mark}Environment=ACTORD_SERVER_TOKEN_FILE=%d/actord-tokens
+"""
     text += f"""\
 
 # {CONFIG}: the configuration or the program can't work; {USAGE}: the command line is wrong. Another try would not help.

@@ -137,6 +137,8 @@ def test_the_units_of_a_user_need_no_root() -> None:
 def test_a_token_file_is_handed_over_as_a_credential() -> None:
     service = made(PLAN._replace(tokens="/etc/shop/tokens.json")).service
     assert values(service, "LoadCredential") == ["actord-tokens:/etc/shop/tokens.json"]
+    assert values(service, "Environment") == ["ACTORD_SERVER_TOKEN_FILE=%d/actord-tokens"]
+    assert values(made().service, "LoadCredential") == values(made().service, "Environment") == []
 
 
 ALL = [

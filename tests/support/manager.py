@@ -26,6 +26,7 @@ UNIT_STUBS = ("sysinit", "basic", "sockets", "shutdown", "network", "multi-user"
 _INIT = """\
 set -e
 mount --make-rprivate /
+mount --make-rshared /
 mount -t tmpfs tmpfs /run
 mount -t tmpfs tmpfs /sys/fs/cgroup
 mount -t cgroup2 cgroup2 /sys/fs/cgroup

@@ -51,8 +51,16 @@ class Service:
         program.mkdir()
         shutil.copy(ROOT / "examples" / "account.py", program)
         (program / "actord.toml").write_text('main = "account.py"\n[server]\nworkers = 1\n')
+        # Readable for root alone: the service gets it as a credential.
+        (manager.base / "etc/actord").mkdir(0o700)
+        made = manager.run(
+            *("/opt/actord/bin/actord", "token", "new", "--scope", "@door:call", "--file", "/etc/actord/tokens.json")
+        )
+        assert made.returncode == 0, made.stderr
+        self.token = made.stdout.strip()
         for kind in ("service", "socket"):
             text = (ROOT / "configs" / f"actord.{kind}").read_text()
+            text = text.replace("#LoadCredential=", "LoadCredential=").replace("#Environment=", "Environment=")
             manager.add(f"actord.{kind}", text.replace("/srv/actord", "/opt/program").replace(":8000", f":{self.port}"))
         manager.add(f"{UNIT}.d/test.conf", DROP_IN)
         assert manager.ctl("daemon-reload").returncode == 0
@@ -70,7 +78,7 @@ class Service:
         request = urllib.request.Request(
             f"http://127.0.0.1:{self.port}/accounts/alice/deposit",
             b'{"amount": 1}',
-            {"Content-Type": "application/json"},
+            {"Content-Type": "application/json", "Authorization": f"Bearer {self.token}"},
         )
         try:
             with urllib.request.urlopen(request, timeout=PATIENCE_SECONDS) as response:
@@ -133,6 +141,14 @@ def test_the_sandbox_is_on_and_the_server_works_in_it(service: Service) -> None:
     assert int(mask.split()[1].replace(",", ""), 16).bit_count() == 1
     assert "fsyncs run in a thread" not in service.words()
     assert service.run("stat -c '%a %U' /var/lib/actord /run/actord").split() == ["700", "actord"] * 2
+
+
+def test_tokens_come_as_a_credential_that_workers_do_not_see(service: Service) -> None:
+    assert service.run("stat -c '%a %U' /etc/actord/tokens.json").split() == ["600", "root"]
+    with pytest.raises(urllib.error.HTTPError, match="401"):
+        urllib.request.urlopen(f"http://127.0.0.1:{service.port}/-/openapi.json", timeout=PATIENCE_SECONDS)
+    assert "CREDENTIALS_DIRECTORY" in service.run(f"cat /proc/{service.pid}/environ")
+    assert "CREDENTIALS_DIRECTORY" not in service.run(f"cat /proc/{service.worker()}/environ")
 
 
 def test_a_restart_refuses_nobody_and_loses_nothing(service: Service) -> None:
