@@ -246,8 +246,8 @@ class Link(asyncio.Protocol):
 
     @property
     def moving(self) -> bool:
-        """The worker has said that a successor takes its place, which has not greeted yet."""
-        return monotonic() - self._moving < MOVING_SECONDS
+        """The worker has said that a successor takes its place, which has not greeted yet; or the owner holds calls."""
+        return self._kept is not None or monotonic() - self._moving < MOVING_SECONDS
 
     @property
     def begun_map(self) -> mmap.mmap:

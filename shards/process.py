@@ -72,6 +72,8 @@ class Process:
         await self._control.attach(self._socket)
         signal.signal(signal.SIGUSR1, self._explain)
         if self._standby:
+            gc.collect()  # now, and not when calls wait for it
+            gc.freeze()
             self._control.send({"standby": True, "program": self._described})
             await self._go.wait()
         while True:
@@ -82,9 +84,10 @@ class Process:
                 self._exit(code)
             self._flushing = self._worker.flushing if self._worker is not None else None
             self._worker = None
+            self._control.send({"left": True})
+            await asyncio.sleep(0)  # the successor does not wait for what follows
             gc.unfreeze()
             gc.collect()
-            self._control.send({"left": True})
             await self._go.wait()
 
     async def _serve(self) -> int:
@@ -102,7 +105,8 @@ class Process:
         except ActordError as error:
             await self._fatal(error.detail, EXIT_UNAVAILABLE if isinstance(error, StoreBroken) else EXIT_CONFIG)
         # What was loaded lives for ever: keep it out of collections, and make full ones rare.
-        gc.collect()
+        if not self._standby:
+            gc.collect()
         gc.freeze()
         gc.set_threshold(50_000, 50, 1_000)
         self._control.send({"ready": True, "pid": os.getpid(), "program": self._described})

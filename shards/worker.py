@@ -394,7 +394,7 @@ def main(argv: list[str]) -> int:
     small_connections()
     sys.addaudithook(_refuse_forks)
     try:
-        _check_version(boot)
+        check_version(boot["version"])
         program = load_program(settings.app)
     except ProgramError as error:
         return _fatal(control_socket, str(error), EXIT_CONFIG, error.__cause__)
@@ -402,10 +402,11 @@ def main(argv: list[str]) -> int:
     return uvloop.run(_serve(control_socket, boot, settings, program))
 
 
-def _check_version(boot: Message) -> None:
-    if boot["version"] != actord.__version__:
+def check_version(server: str) -> None:
+    """``ProgramError`` when the supervisor is of another version than what is installed now."""
+    if server != actord.__version__:
         raise ProgramError(
-            f"actord {actord.__version__} is installed now, but the server that runs is {boot['version']}: a reload "
+            f"actord {actord.__version__} is installed now, but the server that runs is {server}: a reload "
             "is for programs. Restart the server."
         )
 

@@ -308,10 +308,12 @@ async def test_what_is_held_leaves_in_its_order_when_it_is_let_go(tmp_path: Path
         held = [submit(link) for _ in range(3)]
         link.cancel(held[1][0])
         free = len(link._free)
+        assert link.moving, "the server counts as ready"
         peer.say((REPLY, before[0], 200, b"", None))
         assert await before[1].end == (200, b"", None), "answers come all the same"
         assert peer.calls == [before[0]]
         link.hold(False)
+        assert not link.moving
         await world.peer(0, 4)
         assert peer.calls == [before[0], held[0][0], held[2][0]]
         assert len(link._free) == free + 1

@@ -17,10 +17,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import actord
 import pytest
 from actord.server.admin import AdminClient
 from actord.server.exits import StartError
+from actord.shards.registry import ProgramError
 from actord.shards.slots import shard_of_slot, slot_of
+from actord.shards.worker import check_version
 
 from tests.support.client import Client
 from tests.support.deploys import SOURCE, Deployed, Guest, Load
@@ -351,6 +354,12 @@ async def reloads_under_kills(deployed: Deployed, lot: random.Random) -> None:
     assert {(reply.status, reply.json()["applied"]) for reply in load.failed} <= {(503, "unknown"), (503, "no")}
     load.audit(server)
     assert server.stop() == 0
+
+
+def test_a_worker_of_another_version_of_actord_refuses_to_stand_by() -> None:
+    with pytest.raises(ProgramError, match=r"is installed now, but the server that runs is 0\.0\.9: .* Restart"):
+        check_version("0.0.9")
+    check_version(actord.__version__)
 
 
 def test_a_terminal_that_is_closed_ends_the_server(tmp_path: Path) -> None:
