@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from actord.loadtest.growth_server import Point
+from actord.loadtest.report import QUIET_CORES
 
 # Runs of one second on a shared machine differ by as much.
 TOLERANCE = 1.35
@@ -136,7 +137,15 @@ def markdown(results: Mapping[str, Any]) -> str:
             lines += ["", f"![CPU and p50 of a call by {axis}](growth-{plot}.svg)"]
     if results["cut"]:
         lines += ["", f"Cut short, since their time was up: {', '.join(results['cut'])}."]
+    disturbed = [point.other_cores for point in points if point.other_cores > QUIET_CORES]
     lines += ["", "## Bends", "", *verdict(points)]
+    if disturbed:
+        lines += [
+            "",
+            f"Not a quiet machine: at {len(disturbed)} of {len(points)} points something else took up to "
+            f"{max(disturbed):.2f} cores.",
+            "What is said of bends means little then.",
+        ]
     return "\n".join(lines) + "\n"
 
 

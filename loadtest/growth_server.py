@@ -65,7 +65,8 @@ class Cell(StatefulActor):
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """Medians of one point. ``written``: bytes that a call had written to files."""
+    """Medians of one point. ``written``: bytes that a call had written to files; ``other_cores``: what anything else
+    on the machine took meanwhile."""
 
     curve: str
     x: float
@@ -74,6 +75,7 @@ class Point:
     p99_ms: float
     written: float
     rate: float
+    other_cores: float = 0.0
 
     def to_json(self) -> dict[str, object]:
         return asdict(self)
@@ -156,6 +158,7 @@ class Server:
             median(one.wrk.p99_ms for one, _ in found),
             median(written for _, written in found),
             median(one.rate for one, _ in found),
+            median(one.other_cores for one, _ in found),
         )
         self._say(result)
         return result

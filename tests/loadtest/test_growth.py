@@ -81,6 +81,14 @@ def test_the_page_has_a_table_for_each_curve_the_work_and_the_verdict() -> None:
     assert "None: no point" not in bent
     assert "Cut short, since their time was up: log." in bent
     assert "Cut short" not in text
+    assert "Not a quiet machine" not in bent
+
+
+def test_a_busy_neighbour_is_said() -> None:
+    results = stored(False)
+    results["points"][3]["other_cores"] = 0.7
+    text = growth_report.markdown(results)
+    assert f"at 1 of {len(results['points'])} points something else took up to 0.70 cores" in text
 
 
 def test_every_curve_is_in_a_plot_and_every_run_has_its_curves() -> None:
