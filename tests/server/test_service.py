@@ -71,6 +71,23 @@ def test_nobody_is_told_that_it_serves_while_a_process_starts(start: Start, mana
     assert not any("READY=1" in lines for lines in manager.rest())
 
 
+def test_a_reload_is_told_from_its_beginning_to_its_end_also_when_it_is_refused(
+    start: Start, manager: Datagrams
+) -> None:
+    server = start(stuck_after=0.4)  # the fakes load no program: after this time they are given up
+    manager.until_line("READY=1")
+    manager.seen.clear()
+    server.process.send_signal(signal.SIGHUP)
+    manager.until_line("READY=1")
+    told = [lines for lines in manager.seen if lines[0] != "WATCHDOG=1"]
+    assert [lines[0] for lines in told] == ["RELOADING=1", "READY=1"]
+    assert told[0][1].startswith("MONOTONIC_USEC=")
+    assert told[1][1].startswith("STATUS=fake: 0 instances, 2 shards. The reload was refused: ")
+    code, _, words = server.end()
+    assert code == 0
+    assert "The reload was refused" in words
+
+
 def test_children_can_not_speak_to_the_manager(start: Start, manager: Datagrams) -> None:
     server = start()
     for child in (server.until("ready"), server.until("ready"), server.until("ready")):
