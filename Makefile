@@ -10,9 +10,10 @@ PIP    := PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore $(BIN)/pyt
 DEV    := $(VENV)/.installed-dev
 BENCH  := $(VENV)/.installed-bench
 PEERS  := .peers/.installed
+SITE   := $(VENV)/.installed-docs
 TYPED  := .typecheck
 
-.PHONY: help serve test proof lint format bench bench-peers bench-growth bench-sql bench-calls bench-keys bench-direct bench-scaling bench-ws bench-overload load load-web bench-latency profile clean
+.PHONY: help serve test proof lint format bench bench-peers bench-growth bench-sql bench-calls bench-keys bench-direct bench-scaling bench-ws bench-overload load load-web bench-latency profile docs docs-serve clean
 
 help:
 	@echo "make serve    the account example on 127.0.0.1:8000"
@@ -34,6 +35,8 @@ help:
 	@echo "make bench-calls  what a call from one actor to another costs, in one worker and between two"
 	@echo "make load     a load test with locust, with thresholds and an audit; LOAD_FLAGS='--scenario hot --seconds 60'"
 	@echo "make load-web the same, steered from locust's page on 127.0.0.1:8089"
+	@echo "make docs     the documentation as a site, in site/; warnings and links that lead nowhere are errors"
+	@echo "make docs-serve  the same on 127.0.0.1:8001, built again when a page changes"
 	@echo "make clean    remove what these commands made, but no data"
 
 serve: $(DEV)
@@ -120,8 +123,16 @@ load: $(BENCH)
 load-web: $(BENCH)
 	@$(BIN)/python -m actord.loadtest.load --web $(LOAD_FLAGS)
 
+# Nothing is fetched, neither by the build nor by the pages. The theme's news about itself are left out.
+docs: $(SITE)
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
+	@echo "the site is in site/: open site/index.html, or serve that folder" >&2
+
+docs-serve: $(SITE)
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs serve --dev-addr 127.0.0.1:8001
+
 clean:
-	@rm -rf $(VENV) $(TYPED) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@rm -rf $(VENV) $(TYPED) site build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -138,6 +149,11 @@ $(DEV): pyproject.toml | $(VENV)/bin/python
 $(BENCH): pyproject.toml $(DEV)
 	@echo "installing what the benchmark needs into $(VENV) ..." >&2
 	@$(PIP) install -e '.[dev,client,browser,bench]'
+	@touch $@
+
+$(SITE): pyproject.toml | $(VENV)/bin/python
+	@echo "installing what the site needs into $(VENV) ..." >&2
+	@$(PIP) install -e '.[docs]'
 	@touch $@
 
 # No script of a package runs. Without npm, or the registry, the peers that come from it are left out.

@@ -310,6 +310,8 @@ class ActorOutputGateError(ActordError):
 
 
 class ActorDeadlockError(ActordError):
+    """A call between actors would have closed a circle of actors that wait for each other; it was not made."""
+
     status = 508
     title = "The calls form a cycle"
 
