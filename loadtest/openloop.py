@@ -87,9 +87,11 @@ class Seen:
 
 @dataclass(slots=True)
 class Outcome:
-    """``seconds`` that count; ``core``: the generator's CPU; ``lag_ms``: p99 from due instant to sending."""
+    """``seconds`` that count, of the ``took`` that the run took with its warm-up and the wait for the last answers;
+    ``core``: the generator's CPU; ``lag_ms``: p99 from due instant to sending."""
 
     seconds: float
+    took: float
     core: float
     sent: int
     lag_ms: float
@@ -158,10 +160,11 @@ class Generator:
         gc.disable()
         cpu, began = process_time(), perf_counter()
         sent = self._loop(began)
-        core = (process_time() - cpu) / (perf_counter() - began)
+        took = perf_counter() - began
+        core = (process_time() - cpu) / took
         for sock in self._open.values():
             sock.close()
-        return self._outcome(core, sent)
+        return self._outcome(took, core, sent)
 
     def _connect(self) -> None:
         sock = socket.create_connection(("127.0.0.1", self._plan.port), timeout=30)
@@ -237,7 +240,7 @@ class Generator:
             self._free.remove(sock)
         self._connect()
 
-    def _outcome(self, core: float, sent: int) -> Outcome:
+    def _outcome(self, took: float, core: float, sent: int) -> Outcome:
         plan = self._plan
         seen = [Seen() for _ in plan.streams]
         for (due, number, _), ended, status in zip(self._calls, self._ended, self._status, strict=True):
@@ -263,7 +266,7 @@ class Generator:
             late[key] = late.get(key, 0) + 1
         labels = (stream.label for stream in plan.streams)
         streams = dict(zip(labels, seen, strict=True))
-        return Outcome(plan.seconds - plan.warm_up, core, sent, percentile_ms(late, 0.99) or 0.0, streams)
+        return Outcome(plan.seconds - plan.warm_up, took, core, sent, percentile_ms(late, 0.99) or 0.0, streams)
 
 
 def merge(outcomes: Iterable[Outcome]) -> Outcome:

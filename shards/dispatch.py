@@ -56,6 +56,7 @@ class Dispatcher:
         self._runner = runner
         self._admission = runner.admission
         self._admission.on_shed = self._tell_fronts
+        self._admission.on_excess = self._turn_away
         self._gate = gate
         self._evictor = evictor
         self._pool = pool = SqlPool(settings.sql_connections)
@@ -204,6 +205,13 @@ class Dispatcher:
             self._admitted(call, extras, MSGPACK | PAIR, body)
         return call
 
+    def _turn_away(self, call: Call) -> None:
+        """Answer a call that was let in and can't have its turn in time."""
+        self._runner.waiting -= 1
+        self.refused[ActorOverloaded.__name__] += 1
+        call.fail(ActorOverloaded("The worker has too many calls waiting.", retry_after=_RETRY_AFTER))
+        self._gate.release((call,))
+
     def _tell_fronts(self, share: float) -> None:
         for connection in self.connections:
             if connection.caller.startswith("front-"):
@@ -246,7 +254,7 @@ class Dispatcher:
         runner = self._runner
         act = host.activations.get(name)
         if runner.waiting >= self._admission.most and self._admission.refuses(
-            runner.waiting, sink.outside, act is not None and act.busy
+            runner.waiting, sink.outside, act
         ):  # before anything is put into memory for the call
             raise ActorOverloaded("The worker has too many calls waiting.", retry_after=_RETRY_AFTER)
         if act is None:

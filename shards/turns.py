@@ -144,7 +144,7 @@ class TurnRunner:
         while True:
             if late or not ready:
                 self._settle()
-                length = self.admission.look(monotonic())
+                length = self.admission.look(monotonic(), self.waiting)
                 self._parked = parked = None if ready else self._loop.create_future()
                 try:
                     yield from parked or (None,)

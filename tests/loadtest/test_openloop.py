@@ -82,7 +82,7 @@ def test_refusals_and_failures_are_told_apart_from_answers(bank: Any) -> None:
 
 
 def test_generators_that_ran_together_count_as_one() -> None:
-    parts = [Outcome(5, 0.5, 10, lag, {"all": Seen(10, {3: 1, 4: 2}, {5: 1}, 1, 2, 1, 3, 1)}) for lag in (1.0, 7.0)]
+    parts = [Outcome(5, 6, 0.5, 10, lag, {"all": Seen(10, {3: 1, 4: 2}, {5: 1}, 1, 2, 1, 3, 1)}) for lag in (1.0, 7.0)]
     whole = openloop.merge(openloop.from_json(openloop.to_json(part)) for part in parts)
     assert (whole.sent, whole.lag_ms, whole.core) == (20, 7.0, 0.5)
     assert whole.streams["all"] == Seen(20, {3: 2, 4: 4}, {5: 2}, 2, 4, 2, 6, 2)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import sys
 from typing import Any
 
 import pytest
@@ -25,9 +26,9 @@ def use(seconds: float) -> None:
 
 
 class Work(StatefulActor):
-    async def work(self, seconds: float = COST) -> None:
+    async def work(self, seconds: float = 0) -> None:
         await self.ctx.storage.put("n", await self.ctx.storage.get("n", 0) + 1)
-        use(seconds)
+        use(seconds or COST)
 
     async def look(self) -> None:
         use(COST)
@@ -57,15 +58,18 @@ class Load:
         self.share = 0.0  # that a front refuses itself
         self._lot = random.Random(1)
 
-    async def make(self, rate: float, seconds: float, method: str = "work", name: str = "") -> Load:
+    async def make(self, rate: float, seconds: float, method: str = "work", name: str = "", names: int = 0) -> Load:
         start, made = self._loop.time(), 0
         while (passed := self._loop.time() - start) < seconds:
             while made < passed * rate:
                 if self._lot.random() >= self.share:
-                    self.one(start + made / rate, name or f"n-{len(self.calls)}", method)
+                    self.one(start + made / rate, name or self.name(names), method)
                 made += 1
             await asyncio.sleep(0.001)
         return self
+
+    def name(self, names: int) -> str:
+        return f"n-{self._lot.randrange(names) if names else len(self.calls)}"
 
     def shed(self, share: float) -> None:
         self.share = share
@@ -130,8 +134,23 @@ async def test_fronts_are_told_to_refuse_nearly_all_of_the_excess_and_the_worker
     assert len(served) >= 0.95 * CAPACITY * 2
     assert served[-1] <= TARGET * 1.25
     assert len(refused) <= 0.15 * len(served), "the worker has little to refuse itself"
-    await asyncio.sleep(1)
+    later = await Load(core).make(CAPACITY / 2, 1)
+    await later.end()
+    assert later.latencies(503) == []
     assert load.share == 0
+
+
+@pytest.mark.parametrize("names", [20, 50, 300])
+async def test_the_same_holds_when_calls_wait_behind_others_of_their_own_names(names: int) -> None:
+    core = Core(Work)
+    load = Load(core)
+    core.runner.admission.on_shed = load.shed
+    await load.make(CAPACITY * 2, 3, names=names)
+    await load.end()
+    served = load.latencies(200, since=1)
+    assert len(served) >= 0.95 * CAPACITY * 2
+    assert served[len(served) * 99 // 100] <= 3 * TARGET
+    assert load.latencies(503)
 
 
 async def test_what_was_refused_was_not_applied_and_what_was_answered_was() -> None:
@@ -142,7 +161,11 @@ async def test_what_was_refused_was_not_applied_and_what_was_answered_was() -> N
     assert 503 in answers.values()
     for name, status in answers.items():
         act = core.dispatcher.find(("Work", name))
-        assert (act is not None) == (status == 200), "nothing is put into memory for a call that is refused"
+        if status == 200:
+            assert act is not None
+        elif act is not None:  # it had been let in, and was turned away when the queue was shortened
+            assert act.instance is None
+            assert act.evictable
 
 
 async def test_it_ends_when_the_load_does() -> None:
@@ -163,6 +186,21 @@ async def test_turns_that_become_cheaper_let_more_calls_in_at_once() -> None:
     for _ in range(60):  # the same number of calls, of which ten take as long as one did
         await load.make(CAPACITY * 10, 0.02, "cheap")
     assert core.runner.admission._room > 2 * room or not core.runner.admission.crowded
+
+
+async def test_what_waits_when_turns_become_slower_is_turned_away_and_not_served_late(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    core = Core(Work)
+    load = Load(core)
+    await load.make(CAPACITY * 2, 2)
+    monkeypatch.setattr(sys.modules[__name__], "COST", 4 * COST)
+    first = len(load.calls)
+    await load.make(CAPACITY * 2, 2)
+    await load.end()
+    late = [load.ended[n] - due for n, (due, call) in enumerate(load.calls) if n >= first and call.answer.status == 200]
+    assert len(late) >= 0.9 * CAPACITY / 4 * 2
+    assert max(late) <= 3 * TARGET  # 4 times and more without it
 
 
 async def test_a_hot_name_fills_its_mailbox_and_no_call_to_another_name_waits_or_is_refused() -> None:
@@ -227,7 +265,7 @@ async def test_without_a_target_calls_wait_for_as_long_as_it_takes() -> None:
 
 
 async def test_replies_leave_and_new_names_are_served_while_a_long_queue_is_worked_off() -> None:
-    core = Core(Work)
+    core = Core(Work, queue_target=0)
     began = asyncio.get_running_loop().time()
     queued = Load(core)
     for number in range(int(CAPACITY)):  # one second of work
