@@ -96,12 +96,16 @@ class Departure:
             left = began + limit - monotonic()
             await door.shutdown(max(_SHUTDOWN_SECONDS, min(left, 10 * _SHUTDOWN_SECONDS)))
         self._runner.stop()
+        await self.settle()
+        await self._close_links()
+        return quiet
+
+    async def settle(self) -> None:
+        """Until everything that was promised is durable and nothing is being written."""
         while not all(shard.committer.idle for shard in self._shards.values()):
             for shard in self._shards.values():
                 shard.committer.kick()
             await asyncio.sleep(_POLL_SECONDS)
-        await self._close_links()
-        return quiet
 
     async def _quiet(self, began: float, limit: float) -> bool:
         """Wait for the moment to leave; False when the limit came first."""

@@ -293,6 +293,11 @@ class Worker:
         if self.done.done():
             return
         self.outbox.close()
+        if self._sweeping is not None:
+            self._sweeping.cancel()
+        await departure.settle()  # of what ended while the links were being closed; nothing new begins
+        if self.done.done():
+            return
         self._flusher.close()
         clean = close_stores(self.shards)
         park = self._park and quiet and clean
@@ -306,8 +311,6 @@ class Worker:
 
     def _retire(self) -> None:
         """Let go of everything but the program, which a successor that does not start may need again."""
-        if self._sweeping is not None:
-            self._sweeping.cancel()
         self.metrics.lag.stop()
         for task in self.runner.tasks:  # no turn will come
             task.cancel()
