@@ -146,6 +146,35 @@ def test_what_can_t_work_is_refused_and_the_old_program_goes_on(deployed: Deploy
     assert deployed.versions() == {3}
 
 
+SHAPE = """
+
+from actord import upgrade
+
+class Shape(StatefulActor):
+    version = 2
+
+    @upgrade(2)
+    async def grow(self):
+        pass
+
+    async def put(self):
+        await self.ctx.storage.put("a", 1)
+"""
+
+
+def test_a_program_that_is_older_than_its_data_is_refused(deployed: Deployed) -> None:
+    deployed.version(2, SOURCE + SHAPE)
+    deployed.reload()
+    deployed.server.result("Shape", "x", "put")
+    deployed.version(3, SOURCE + SHAPE.replace("version = 2", "version = 1").replace("@upgrade(2)", ""))
+    assert refusal(deployed) == (
+        78,
+        "The reload was refused: The new program is older than the data: Shape has version 1, and there are data of "
+        "version 2. Nothing was changed.",
+    )
+    assert deployed.versions() == {2}
+
+
 FAILING = """
 
 import os
