@@ -1,8 +1,8 @@
 """What the site adds to the pages, and checks of what was built. MkDocs calls these functions: ``hooks`` in mkdocs.yml.
 
-1. A link that leaves docs/ works on GitHub and on the site: ARCHITECTURE.md and CHANGELOG.md become pages of the site,
-   a file of the repository becomes a page with its text below ``source/``, a folder a list of its files. README.md is
-   the site's own first page.
+1. A link that leaves docs/ works on GitHub and on the site: README.md, ARCHITECTURE.md and CHANGELOG.md become pages of
+   the site, another file of the repository becomes a page with its text below ``source/``, a folder a list.
+   A link whose text is a page's file name gets that page's title instead.
 2. Directives of ``tests/docs`` (``<!-- file: app.py -->``) are taken out. ``<!-- api: actord.Storage -->`` becomes the
    reference of that object, out of its docstrings; on GitHub it stays unseen.
 3. mkdocstrings finds the package, whose folders lie flat here, in a folder of links, as ``make lint`` does.
@@ -17,6 +17,7 @@ import posixpath
 import re
 import shutil
 import tempfile
+from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -29,14 +30,14 @@ from mkdocs.structure.pages import Page
 from pymdownx import slugs
 
 ROOT = Path(__file__).resolve().parent.parent
-# Pages of the repository's root that are pages of the site too, and the one whose place the site's first page takes.
-PAGES = {"ARCHITECTURE.md": "architecture.md", "CHANGELOG.md": "changelog.md"}
-HOME = "README.md"
+# Pages of the repository's root that are pages of the site too.
+PAGES = {"README.md": "readme.md", "ARCHITECTURE.md": "architecture.md", "CHANGELOG.md": "changelog.md"}
 LANGUAGES = {".py": "python", ".toml": "toml", ".html": "html", ".json": "json", ".yml": "yaml", ".md": "markdown"}
 
 _DIRECTIVE = re.compile(r"^<!-- (?:file|part of|holds|by hand): .*? -->\n", re.MULTILINE)
 _API = re.compile(r"^<!-- api: ([\w.]+) -->$", re.MULTILINE)
 _LINK = re.compile(r"(?<!!)\[([^\]]*)\]\(([^)\s]+)\)")
+_HEADING = re.compile(r"^# (.*)$", re.MULTILINE)
 _FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 _log = logging.getLogger("mkdocs.hooks.site")
 _farm = ""
@@ -62,7 +63,7 @@ def on_shutdown() -> None:
 def on_files(files: Files, config: MkDocsConfig) -> None:
     for name, uri in PAGES.items():
         text = (ROOT / name).read_text()
-        files.append(File.generated(config, uri, content=_without_fences(text, functools.partial(_from_root, uri))))
+        files.append(File.generated(config, uri, content=_without_fences(text, _from_root)))
     wanted = {target for page in files.documentation_pages() for target in _leaving(page)}
     while wanted:
         target = wanted.pop()
@@ -77,9 +78,9 @@ def on_files(files: Files, config: MkDocsConfig) -> None:
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     markdown = _DIRECTIVE.sub("", markdown)
     markdown = _API.sub(r"::: \1", markdown)
-    if page.file.generated_by is not None:
-        return markdown
-    return _without_fences(markdown, functools.partial(_link, page.file.src_uri))
+    if not page.file.src_uri.startswith("source/"):
+        markdown = _without_fences(markdown, functools.partial(_link, page.file.src_uri))
+    return _without_fences(markdown, functools.partial(_title, files, page.file))
 
 
 def on_post_build(config: MkDocsConfig) -> None:
@@ -93,7 +94,7 @@ def on_post_build(config: MkDocsConfig) -> None:
 # -- links that leave docs/
 
 
-def _without_fences(markdown: str, change: functools.partial[str]) -> str:
+def _without_fences(markdown: str, change: Callable[[re.Match[str]], str]) -> str:
     """The text with its links changed, those in code aside."""
     parts, end = [], 0
     for fence in _FENCE.finditer(markdown):
@@ -112,10 +113,8 @@ def _outside(page: str, link: str) -> str | None:
 
 
 def _leaving(page: File) -> set[str]:
-    if page.generated_by is not None:
-        return set()
     found = {_outside(page.src_uri, link) for _, link in _LINK.findall(_FENCE.sub("", page.content_string))}
-    return {target for target in found if target is not None and target not in PAGES and target != HOME}
+    return {target for target in found if target is not None and target not in PAGES}
 
 
 def _source_uri(target: str) -> str:
@@ -136,17 +135,25 @@ def _link(page: str, match: re.Match[str]) -> str:
     target = _outside(page, match[2])
     if target is None:
         return match[0]
-    uri = "index.md" if target == HOME else PAGES.get(target) or _source_uri(target)
+    uri = PAGES.get(target) or _source_uri(target)
     anchor = urlsplit(match[2]).fragment if target in PAGES else ""
     return f"[{match[1]}]({posixpath.relpath(uri, posixpath.dirname(page) or '.')}{'#' + anchor if anchor else ''})"
 
 
-def _from_root(page: str, match: re.Match[str]) -> str:
-    """A link of a page that lies in the repository's root."""
+def _title(files: Files, page: File, match: re.Match[str]) -> str:
+    """A link to a page by its file's name, with the title of that page."""
+    uri = posixpath.normpath(posixpath.join(posixpath.dirname(page.src_uri), urlsplit(match[2]).path))
+    target = files.get_file_from_path(uri) if match[1].endswith(".md") else None
+    heading = _HEADING.search(target.content_string) if target is not None else None
+    return f"[{heading[1]}]({match[2]})" if heading is not None else match[0]
+
+
+def _from_root(match: re.Match[str]) -> str:
+    """A link of a page that lies in the repository's root, as it is from docs/."""
     link = match[2]
     if "://" in link or link.startswith("#"):
         return match[0]
-    return f"[{match[1]}]({link.removeprefix('docs/') if link.startswith('docs/') else PAGES.get(link, link)})"
+    return f"[{match[1]}]({link.removeprefix('docs/') if link.startswith('docs/') else f'../{link}'})"
 
 
 # -- what was built

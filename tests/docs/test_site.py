@@ -49,7 +49,7 @@ def test_every_page_is_in_the_navigation_of_the_site() -> None:
     listed = leaves(yaml.safe_load((ROOT / "mkdocs.yml").read_text())["nav"])
     assert sorted(listed) == sorted({*listed})
     existing = {str(page.relative_to(DOCS)) for page in DOCS.rglob("*.md")}
-    assert set(listed) - {"architecture.md", "changelog.md"} == existing
+    assert set(listed) - {"readme.md", "architecture.md", "changelog.md"} == existing
 
 
 def test_the_site_is_built_before_a_change_lands() -> None:
@@ -191,6 +191,6 @@ def test_links_that_leave_docs_lead_to_pages_of_the_site(hooks: ModuleType) -> N
     assert changed("service.md", "../configs/actord.service") == "[x](source/configs/actord.service.md)"
     assert changed("examples/cart.md", "../../examples/cart.py") == "[x](../source/examples/cart.py.md)"
     assert changed("index.md", "../ARCHITECTURE.md#layers") == "[x](architecture.md#layers)"
-    assert changed("when-not-to-use.md", "../README.md#status") == "[x](index.md)"
+    assert changed("when-not-to-use.md", "../README.md#status") == "[x](readme.md#status)"
     assert changed("examples/cart.md", "../guarantees.md#x") == "[x](../guarantees.md#x)"
     assert changed("index.md", "https://example.org") == "[x](https://example.org)"
