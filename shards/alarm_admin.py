@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING
 
 import msgspec
 from actord.errors import ActordError, AlarmNotFound, BadRequest, from_problem
+from actord.shards.admin import ReplyOfTurn
 from actord.shards.alarm import wall_ms
 from actord.shards.call import NO_DEADLINE, Call, Lifecycle
 from actord.storage.api import Alarm, AlarmEntry
 
 if TYPE_CHECKING:
-    from actord.shards.admin import Handler, ReplyOfTurn
+    from actord.shards.admin import Handler
     from actord.shards.control import Message
     from actord.shards.dispatch import Dispatcher
     from actord.shards.shard import Shard
