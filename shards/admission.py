@@ -50,7 +50,7 @@ NAMES = 16
 # So many calls may always wait: a slow method with a hundred callers is slow, and not overloaded.
 LEAST = 100
 # By how much the queue may be too long before it is shortened.
-TOO_LONG = 1.25
+TOO_LONG = 1.5
 # How often turns are counted while the queue does not become empty, and what a count weighs at the next one.
 COUNT_SECONDS = 0.02
 KEPT = 0.7
