@@ -157,6 +157,10 @@ class AdminClient:
                 raise StartError(f"{problem['detail']} ({problem['name']})", code)
         return [answer["value"] for answer in reply["answers"]]
 
+    def hurry(self, seconds: float) -> None:
+        """Wait no longer than this for answers; after one that did not come the line is of no more use."""
+        self._sock.settimeout(seconds)
+
     def have_done(self, do: str, *, on_progress: Callable[[str], None], patience: float, **params: Any) -> Any:
         """What the server does as a whole: its result, however long it takes while it says something every
         ``patience`` seconds. ``StartError`` with its words."""

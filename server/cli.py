@@ -12,6 +12,8 @@ import actord
 import typer
 from actord.server.commands import call, check, doctor, init, openapi, serve, systemd, tail
 from actord.server.commands.alarms import alarms
+from actord.server.commands.inspect import inspect
+from actord.server.commands.ls import ls
 from actord.server.commands.migrate import migrate
 from actord.server.commands.outbox import outbox
 from actord.server.commands.reload import reload
@@ -34,6 +36,8 @@ app.command("init")(init.init)
 app.command("call")(call.call)
 app.command("tail")(tail.tail)
 app.command("top")(top)
+app.command("ls")(ls)
+app.command("inspect")(inspect)
 app.command("check")(check.check)
 app.command("openapi")(openapi.openapi)
 app.command("reload")(reload)

@@ -5,6 +5,8 @@
    be too high by is known (``over``).
 3. It forgets: it speaks of the last one to two ``WINDOW_SECONDS``.
 
+The calls that it looks at are the ones that ``shards.recent`` keeps.
+
 Names are for an operator who asks (`actord top`). They never become labels of metrics.
 """
 
@@ -13,6 +15,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from time import monotonic
 from typing import TYPE_CHECKING, Any
+
+from actord.shards.recent import Recent
 
 if TYPE_CHECKING:
     from actord.shards.call import Call
@@ -52,6 +56,7 @@ class HotActors:
 
     def __init__(self, now: Callable[[], float] = monotonic) -> None:
         self._now = now
+        self.recent = Recent()
         self._current = Sketch(now())
         self._before = Sketch(now())
         self._stride = 1  # every so many calls one is looked at,
@@ -59,7 +64,8 @@ class HotActors:
         self._seen = 0  # calls since the last tick,
         self._taken = 0  # and of them those looked at
 
-    def note(self, calls: list[Call]) -> None:
+    def note(self, calls: list[Call], left: float) -> None:
+        """``left``: when their replies did."""
         count = len(calls)
         self._seen += count
         at = self._skip
@@ -70,15 +76,20 @@ class HotActors:
             call = calls[at]
             if call.ended and call.method.times is not None:
                 act = call.act
-                self._current.add(
-                    (act.host.type.name, act.name), self._stride, (call.ended - call.started) * self._stride
-                )
+                key = (act.host.type.name, act.name)
+                self._current.add(key, self._stride, (call.ended - call.started) * self._stride)
+                self.recent.add(key, call, left)
             at += self._stride
             self._taken += 1
             if self._taken > SAMPLES:  # the calls have become many since the last tick
                 self._taken = 0
                 self._stride *= 2
         self._skip = at - count
+
+    @property
+    def stride(self) -> int:
+        """One of so many calls is looked at."""
+        return self._stride
 
     def tick(self) -> None:
         self._stride = max(1, self._seen // SAMPLES)

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from actord.measures import FAILED, REFUSED, RUN_SUM, SECONDS, SIZES, Histogram
 from actord.shards.hot import HotActors
+from actord.shards.recent import Entry, Key, Watch
 from actord.shards.slow import SlowCalls
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ class Meter:
         "replayed",
         "slow",
         "tracing",
+        "watch",
     )
 
     def __init__(self, slow_call: float = 0.0) -> None:
@@ -73,6 +75,7 @@ class Meter:
         self.hot = HotActors()
         self.slow = SlowCalls(slow_call)
         self.tracing: Tracing | None = None
+        self.watch: Watch | None = None  # while somebody watches the calls of an actor
         self._since = monotonic()
         self._deepest = 0
 
@@ -117,9 +120,11 @@ class Meter:
                 times[REFUSED if call.status < 500 else FAILED] += 1
         if self.tracing is not None:
             self.tracing.left(calls, now)
+        if self.watch is not None:
+            self.watch.note(calls, now)
         self.queue.sum += waited
         self.call.sum += spent
-        self.hot.note(calls)
+        self.hot.note(calls, now)
 
     def _no_turn(self, call: Call) -> None:
         if call.method.times is None:  # the runtime's own, or refused by the dispatcher, which counts itself
@@ -134,11 +139,19 @@ class Meter:
         """About once a second, with the longest mailbox since this was true."""
         self.hot.tick()
         now = monotonic()
+        if self.watch is not None and not self.watch.expire(now):
+            self.watch = None
         if now - self._since < DEPTH_SECONDS:
             return False
         self._since = now
         self._deepest = deepest
         return True
+
+    def calls_since(self, key: Key) -> list[Entry]:
+        """All calls of an actor since this was asked before, some seconds ago at most."""
+        if self.watch is None:
+            self.watch = Watch()
+        return self.watch.renew(key, monotonic())
 
     def deepest(self, current: int) -> int:
         """The longest mailbox of the last one to two ``DEPTH_SECONDS``."""

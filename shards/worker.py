@@ -41,6 +41,7 @@ from actord.shards.events import EventSweeper
 from actord.shards.eviction import SWEEP_SECONDS, Evictor
 from actord.shards.gate import OutputGate
 from actord.shards.idempotency import Sweeper
+from actord.shards.inspect_admin import InspectAdmin
 from actord.shards.intake import Connection
 from actord.shards.leaving import Departure, close_stores
 from actord.shards.link import Link
@@ -157,6 +158,7 @@ class Worker:
             | OutboxAdmin(self.outbox).handlers()
             | self.metrics.handlers()
             | ReloadAdmin(self.shards.values(), count).handlers()
+            | InspectAdmin(dispatcher, runner, meter).handlers()
         )
         self._replies = Sweeper(self.shards.values(), dispatcher.key_rules)
         dispatcher.waits = self._waits = WaitGraph(

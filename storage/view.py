@@ -7,7 +7,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import count
 from typing import Any
 
@@ -91,14 +92,21 @@ _vfs = _ViewVFS()
 _names = count(1)
 
 
-def open_view(read: Callable[[int], bytes], page_bytes: int, pages: int) -> apsw.Connection:
-    """A connection to look through. Raises what SQLite raises for what is no database."""
+@contextmanager
+def view_path(read: Callable[[int], bytes], page_bytes: int, pages: int) -> Iterator[str]:
+    """What a connection of ``open_view`` can attach to see those pages as well; to be opened within."""
     name = f"view-{next(_names)}"
     _vfs.files[name] = _Pages(read, page_bytes, pages)
     try:
-        conn = apsw.Connection(name, flags=_FLAGS, vfs=_NAME)
+        yield name
     finally:
         _vfs.files.pop(name, None)
+
+
+def open_view(read: Callable[[int], bytes], page_bytes: int, pages: int) -> apsw.Connection:
+    """A connection to look through. Raises what SQLite raises for what is no database."""
+    with view_path(read, page_bytes, pages) as name:
+        conn = apsw.Connection(name, flags=_FLAGS, vfs=_NAME)
     conn.config(apsw.SQLITE_DBCONFIG_DEFENSIVE, 1)
     conn.config(apsw.SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0)
     conn.execute("PRAGMA temp_store = MEMORY; PRAGMA cell_size_check = 1").fetchall()

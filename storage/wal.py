@@ -11,6 +11,8 @@ a crash that is right for the last, unsynced commit, and after bit rot it loses 
 3. A frame of the last commit that is good but for a single bit is a *doubt*. It can be the torn end, where a sector
    of an older frame has stayed that differs by that bit (replayed power cuts have shown it), so it is for the doctor.
 4. ``damage_behind`` looks for proofs behind the frames that SQLite accepted, and reads only what is there.
+5. ``newest_commit`` is for a look at a log that another process may be writing: it checks the salts of every frame, and
+   the checksums of the last commit alone, which may be half written or torn.
 """
 
 from __future__ import annotations
@@ -127,6 +129,42 @@ def read_log(path: str, page_bytes: int, tick: Callable[[int], None] = lambda fr
         return log
     finally:
         os.close(fd)
+
+
+def newest_commit(fd: int, page_bytes: int) -> Log:
+    """The frames up to the newest whole commit, of an open log. Raises OSError."""
+    log = Log()
+    reader = _Reader(fd, page_bytes)
+    log.frames = reader.frames
+    if not reader.fits:
+        return log
+    found: list[tuple[int, int]] = []  # page -> size of each frame of this log
+    commits = [0]
+    for number in range(1, reader.frames + 1):
+        page, size, salt1, salt2, _, _ = reader.head(number)
+        if (salt1, salt2) != reader.salts or not page:
+            break
+        found.append((page, size))
+        if size:
+            commits.append(number)
+    while len(commits) > 1 and not _continues(reader, commits[-2], commits[-1]):
+        commits.pop()
+    log.valid = commits[-1]
+    log.commits = len(commits) - 1
+    for number in range(log.valid):
+        log.pages[found[number][0]] = number + 1
+    log.size = found[log.valid - 1][1] if log.valid else 0
+    return log
+
+
+def _continues(reader: _Reader, before: int, last: int) -> bool:
+    """Are the frames behind ``before`` up to ``last`` whole?"""
+    running = reader.sum_before(before + 1)
+    for number in range(before + 1, last + 1):
+        running = reader.computed(number, running)
+        if running != reader.head(number)[4:6]:
+            return False
+    return True
 
 
 def damage_behind(path: str, valid: int, page_bytes: int) -> str:

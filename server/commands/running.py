@@ -13,14 +13,19 @@ if TYPE_CHECKING:
     from actord.server.admin import AdminClient
 
 
+def place(app: str | None, data_dir: Path | None) -> str:
+    """The data directory that is meant: the one that is named, else that of the program."""
+    if data_dir is not None and app is None:
+        return os.path.abspath(data_dir)
+    flags = {("server", "data_dir"): None if data_dir is None else str(data_dir)}
+    return resolve(app, flags=flags).server.data_dir
+
+
 def client(app: str | None, data_dir: Path | None) -> AdminClient:
     """A line to the server on a data directory: the one that is named, else that of the program."""
     from actord.server.admin import AdminClient  # the event loop and the children, which no other command needs at once
 
-    if data_dir is not None and app is None:
-        return AdminClient(os.path.abspath(data_dir))
-    flags = {("server", "data_dir"): None if data_dir is None else str(data_dir)}
-    return AdminClient(resolve(app, flags=flags).server.data_dir)
+    return AdminClient(place(app, data_dir))
 
 
 def actor(type_: str, name: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from time import monotonic
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,6 +13,7 @@ from actord import ActorError, StatefulActor
 from actord.measures import SECONDS, Histogram
 from actord.shards.hot import KEYS, SAMPLES, WINDOW_SECONDS, HotActors
 from actord.shards.meter import Meter
+from actord.shards.recent import ACTORS, CALLS, WATCH_SECONDS
 from actord.shards.slow import LINES
 from actord.shards.slow import WINDOW_SECONDS as SLOW_WINDOW
 
@@ -136,10 +138,13 @@ def test_a_histograms_bounds_are_inclusive() -> None:
 
 
 def _calls(names: list[str]) -> list[Any]:
-    type_, method = SimpleNamespace(name="Cell"), SimpleNamespace(times=[])
+    type_, method = SimpleNamespace(name="Cell"), SimpleNamespace(name="add", times=[])
     host = SimpleNamespace(type=type_)
     acts = {name: SimpleNamespace(name=name, host=host) for name in set(names)}
-    return [SimpleNamespace(act=acts[name], method=method, started=1.0, ended=1.001) for name in names]
+    return [
+        SimpleNamespace(act=acts[name], method=method, status=200, queued=0.9, started=1.0, ended=1.001)
+        for name in names
+    ]
 
 
 def test_the_busiest_actor_is_found_among_many_and_little_is_looked_at() -> None:
@@ -148,7 +153,8 @@ def test_the_busiest_actor_is_found_among_many_and_little_is_looked_at() -> None
     lot = random.Random(7)
     for _ in range(6):  # seconds, with 20,000 calls in each
         for _ in range(625):
-            hot.note(_calls(["star" if lot.random() < 0.1 else f"other-{lot.randrange(5000)}" for _ in range(32)]))
+            names = ["star" if lot.random() < 0.1 else f"other-{lot.randrange(5000)}" for _ in range(32)]
+            hot.note(_calls(names), now[0])
         now[0] += 1.0
         hot.tick()
     (type_, name, rate, over, busy), *rest = hot.top(3)
@@ -163,9 +169,39 @@ def test_the_busiest_actor_is_found_among_many_and_little_is_looked_at() -> None
 def test_what_was_busy_a_while_ago_is_forgotten() -> None:
     now = [0.0]
     hot = HotActors(lambda: now[0])
-    hot.note(_calls(["old"] * 50))
+    hot.note(_calls(["old"] * 50), now[0])
     for _ in range(int(2 * WINDOW_SECONDS) + 2):
         now[0] += 1.0
         hot.tick()
-    hot.note(_calls(["new"] * 5))
+    hot.note(_calls(["new"] * 5), now[0])
     assert [entry[1] for entry in hot.top(5)] == ["new"]
+
+
+def test_the_last_calls_of_each_actor_are_kept_split_and_in_bounds() -> None:
+    now = [0.0]
+    hot = HotActors(lambda: now[0])
+    for second in range(5):
+        hot.note(_calls(["rare"] if second == 0 else [f"other-{n}" for n in range(20)]), 2.0 + second)
+        now[0] += 1.0
+        hot.tick()
+    assert hot.stride == 1  # calls are few: every one is kept
+    assert hot.recent.of(("Cell", "rare")) == [("add", 200, 0.9, 1.0, 1.001, 2.0)]
+    assert [entry[-1] for entry in hot.recent.of(("Cell", "other-7"))] == [3.0, 4.0, 5.0, 6.0]
+    hot.note(_calls(["other-7"] * 100), 9.0)
+    assert len(hot.recent.of(("Cell", "other-7"))) == CALLS
+    for name in range(ACTORS):
+        hot.recent.add(("Cell", str(name)), _calls(["x"])[0], 9.0)
+    assert hot.recent.of(("Cell", "rare")) == []
+    assert hot.recent.of(("Cell", "missing")) == []
+
+
+def test_a_watched_actor_has_every_call_kept_and_nobody_is_watched_for_ever() -> None:
+    meter = Meter()
+    assert meter.watch is None
+    assert meter.calls_since(("Cell", "a")) == []
+    assert meter.watch is not None
+    meter.watch.note(_calls(["a", "b", "a"]), 3.0)
+    assert [entry[-1] for entry in meter.calls_since(("Cell", "a"))] == [3.0, 3.0]
+    assert meter.calls_since(("Cell", "a")) == []
+    assert meter.watch.expire(monotonic())
+    assert not meter.watch.expire(monotonic() + WATCH_SECONDS + 1)

@@ -23,7 +23,16 @@ def _context() -> ForkServerContext:
     context = multiprocessing.get_context("forkserver")
     # What the commands import when they are called is loaded as well.
     context.set_forkserver_preload(
-        ["actord.server.cli", "actord.server.admin", "actord.shards.registry", "actord.storage.sqlite", __name__]
+        [
+            "actord.server.cli",
+            "actord.server.admin",
+            "actord.server.commands.actor_sql",
+            "actord.server.commands.inspect_view",
+            "actord.shards.registry",
+            "actord.storage.look_actor",
+            "actord.storage.sqlite",
+            __name__,
+        ]
     )
     return context
 
