@@ -20,6 +20,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
+import actord
 import msgspec
 import orjson
 from actord.settings import App, Settings, Storage
@@ -27,6 +28,8 @@ from actord.shards.link import Link, Waiter
 from actord.shards.slots import shard_of_slot, slot_of
 from actord.shards.wire import CALL
 from actord.storage.datadir import open_data_dir
+
+PATIENCE_SECONDS = 60.0  # a worker that does not come up fails the recording, instead of keeping it for ever
 
 SHARDS = 2
 ACCOUNTS = [f"acct-{number}" for number in range(6)]
@@ -83,7 +86,7 @@ class Life:
                     "supervisor": os.getpid(),
                     "settings": msgspec.to_builtins(settings),
                     "runtime_dir": runtime,
-                    "version": "test",
+                    "version": actord.__version__,
                     "data_dir": data,
                     "identity": directory.identity,
                 }
@@ -144,7 +147,7 @@ async def run(data: str, runtime: str) -> Sequence[Life]:
 
 def main() -> None:
     data, runtime = sys.argv[1:]
-    lives = asyncio.run(run(data, runtime))
+    lives = asyncio.run(asyncio.wait_for(run(data, runtime), PATIENCE_SECONDS))
     for life in lives:
         life.say({"drain": 30})
     sys.exit(max(life.process.wait(60) for life in lives))

@@ -19,12 +19,15 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
+import actord
 import msgspec
 import orjson
 from actord.settings import Actors, App, Settings, Storage
 from actord.shards.link import Link, Waiter
 from actord.shards.wire import CALL, CALLX
 from actord.storage.datadir import open_data_dir
+
+PATIENCE_SECONDS = 60.0  # a worker that does not come up fails the recording, instead of keeping it for ever
 
 LEDGERS = [f"ledger-{number}" for number in range(5)]
 FIRST_LIFE, SECOND_LIFE = 42, 9  # deposits for each ledger
@@ -83,7 +86,7 @@ class Life:
                 "supervisor": os.getpid(),
                 "settings": msgspec.to_builtins(settings),
                 "runtime_dir": runtime,
-                "version": "test",
+                "version": actord.__version__,
                 "data_dir": data,
                 "identity": directory.identity,
             }
@@ -128,10 +131,10 @@ def main() -> None:
     data, runtime, *rest = sys.argv[1:]
     variant = rest[0] if rest else ""
     life = Life(data, runtime, variant)
-    asyncio.run(deposits(life, runtime, 1, FIRST_LIFE))
+    asyncio.run(asyncio.wait_for(deposits(life, runtime, 1, FIRST_LIFE), PATIENCE_SECONDS))
     life.kill()
     life = Life(data, runtime, variant)
-    asyncio.run(deposits(life, runtime, FIRST_LIFE + 1, SECOND_LIFE))
+    asyncio.run(asyncio.wait_for(deposits(life, runtime, FIRST_LIFE + 1, SECOND_LIFE), PATIENCE_SECONDS))
     sys.exit(life.drain())
 
 
