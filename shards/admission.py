@@ -14,7 +14,6 @@
    themselves (SHED): so much that the queue keeps its length, and a little less, so that it never runs out.
 7. It ends when the queue is short and fronts refuse nothing any more. What fronts were told ends by itself soon after
    they were told last.
-8. While a name waits for its own turns alone, slices are shorter: those who call it have to wait anyway.
 
 Costs a call nothing: it lowers the limit that every call is compared with anyway (``most``), and the queue is looked at
 once for each slice of the turn runner.
@@ -25,7 +24,6 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable
-from itertools import islice
 from typing import TYPE_CHECKING
 
 from actord.shards.shedding import SHED_SECONDS
@@ -39,10 +37,6 @@ log = logging.getLogger("actord.admission")
 # For so long turns run before anything else does. A busy worker needs less for all that comes in one iteration: commits
 # stay as large as they were.
 SLICE_SECONDS = 0.005
-# The same while one of the next FEW turns is of a name for which more than MANY calls wait.
-SHORT_SLICE_SECONDS = 0.001
-MANY = 256
-FEW = 8
 # For how long calls must have waited too long before anything is refused.
 INTERVAL_SECONDS = 0.1
 # With fewer names in the queue these are hot names, and not an overload.
@@ -131,32 +125,28 @@ class Admission:
         self.refused += 1
         return True
 
-    def look(self, now: float, waiting: int) -> float:
-        """Called when nothing waits any more, and when the runner has worked for a slice of time: how long the next
-        one is."""
+    def look(self, now: float, waiting: int) -> None:
+        """Called when nothing waits any more, and when the runner has worked for a slice of time."""
         ready = self._ready
         if not ready:
             self._probe = None
             self._late_since = 0.0
             if self.crowded:
                 self._steer(now, waiting)
-            return SLICE_SECONDS
-        if self._target:
-            self._count(now)
-            if len(ready) < NAMES or now - ready[0].queued < self._target:
-                self._late_since = 0.0
-            elif not self._late_since:
-                self._late_since = now
-            elif not self.crowded and now - self._late_since >= INTERVAL_SECONDS and self._cost:
-                self._begin(now, waiting)
-            if self.crowded:
-                self._room = max(LEAST, int(self._target / self._cost))
-                self.most = min(self._bound, self._room)
-                self._steer(now, waiting)
-        for call in islice(ready, FEW):
-            if call.act.mailbox is not None and len(call.act.mailbox) > MANY:
-                return SHORT_SLICE_SECONDS
-        return SLICE_SECONDS
+            return
+        if not self._target:
+            return
+        self._count(now)
+        if len(ready) < NAMES or now - ready[0].queued < self._target:
+            self._late_since = 0.0
+        elif not self._late_since:
+            self._late_since = now
+        elif not self.crowded and now - self._late_since >= INTERVAL_SECONDS and self._cost:
+            self._begin(now, waiting)
+        if self.crowded:
+            self._room = max(LEAST, int(self._target / self._cost))
+            self.most = min(self._bound, self._room)
+            self._steer(now, waiting)
 
     def _count(self, now: float) -> None:
         """Count the turns that have begun since the last time, by the place of the probe in the queue."""

@@ -38,7 +38,7 @@ from actord.errors import (
 )
 from actord.http import Response
 from actord.shards.activation import Activation, ActorContext
-from actord.shards.admission import Admission
+from actord.shards.admission import SLICE_SECONDS, Admission
 from actord.shards.blackbox import mark, private_box
 from actord.shards.blocking import BLOCKING_SECONDS, BlockingSteps
 from actord.shards.call import NO_DEADLINE, Call, Lifecycle, Sink, as_turn, current_turn
@@ -144,7 +144,7 @@ class TurnRunner:
         while True:
             if late or not ready:
                 self._settle()
-                length = self.admission.look(monotonic(), self.waiting)
+                self.admission.look(monotonic(), self.waiting)
                 self._parked = parked = None if ready else self._loop.create_future()
                 try:
                     yield from parked or (None,)
@@ -154,7 +154,7 @@ class TurnRunner:
                     if not self.stopped:
                         self._start_pump()
                     return
-                slice_end = self._slice_end = monotonic() + length
+                slice_end = self._slice_end = monotonic() + SLICE_SECONDS
                 late = False
                 continue
             call = ready.popleft()
