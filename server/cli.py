@@ -12,6 +12,7 @@ import actord
 import typer
 from actord.server.commands import call, check, doctor, init, openapi, serve, systemd, tail
 from actord.server.commands.alarms import alarms
+from actord.server.commands.backup import backup, restore, verify
 from actord.server.commands.inspect import inspect
 from actord.server.commands.ls import ls
 from actord.server.commands.migrate import migrate
@@ -45,6 +46,9 @@ app.command("doctor")(doctor.doctor)
 app.command("systemd")(systemd.systemd)
 app.command("reshard")(reshard)
 app.command("migrate")(migrate)
+app.command("backup")(backup)
+app.command("verify")(verify)
+app.command("restore")(restore)
 app.add_typer(alarms, name="alarms")
 app.add_typer(outbox, name="outbox")
 app.add_typer(token, name="token")

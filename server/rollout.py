@@ -88,6 +88,10 @@ class Rollout:
         self._waiting: set[Process] = set()  # those that are no child's: standbys, and processes of before
         self._held = False
 
+    @property
+    def under_way(self) -> bool:
+        return self._task is not None
+
     # -- who asks
 
     def on_signal(self) -> None:

@@ -39,6 +39,7 @@ from actord import logs
 from actord.errors import DataDirError, DataDirLocked, InvariantViolated
 from actord.server import admin, guard, sockets, tls
 from actord.server.announce import announce, report
+from actord.server.backups import Backups
 from actord.server.children import Child, Next
 from actord.server.exits import CONFIG, FAILED, OK, TEMPORARY, StartError
 from actord.server.listeners import Listeners
@@ -250,7 +251,7 @@ class Supervisor:
         self._cleanup.callback(admin.remove, path)
         self._cleanup.enter_context(sock)
         own = {"metrics": self.metrics.exposition, "top": self.metrics.top}
-        tasks = {"reload": self.rollout.on_request}
+        tasks = {"reload": self.rollout.on_request, "backup.begin": Backups(self).begin}
         return admin.AdminServer(sock, self.workers, self.data_dir.shards, own, tasks)
 
     def _child(self, role: str, index: int, boot: Message, fds: list[int], black_box: BlackBox | None = None) -> Child:

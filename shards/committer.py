@@ -47,6 +47,8 @@ class GroupCommitter:
         "_in_flight",
         "_on_broken",
         "_on_full",
+        "_paused",
+        "_pausing",
         "_store",
         "_submitted",
         "attending",
@@ -84,6 +86,8 @@ class GroupCommitter:
         self.broken: BaseException | None = None
         self.meter: Meter | None = None
         self._submitted = 0.0  # when the sync in flight was asked for
+        self._paused = False
+        self._pausing: Callable[[], None] | None = None  # wants to hear when nothing is in flight
 
     def hold(self, call: Call, seq: int) -> None:
         """Keep a finished call's reply until commit ``seq``, open or in flight, is durable."""
@@ -110,6 +114,24 @@ class GroupCommitter:
         """Close the open batch although nobody waits for it, unless one is in flight: then it goes with the next."""
         if self._in_flight is None and self.broken is None:
             self._commit()
+
+    def pause(self, then: Callable[[], None]) -> None:
+        """From the moment at which nothing is in flight, when ``then`` is called, write no batch until ``resume``.
+
+        Turns run meanwhile; what they wrote waits in the open batch. One at a time.
+        """
+        if self._in_flight is None:
+            self._paused, self._in_flight = True, []  # as if a flush were under way
+            then()
+        else:
+            self._pausing = then
+
+    def resume(self) -> None:
+        """End a pause, or the wait for it."""
+        self._pausing = None
+        if self._paused:
+            self._paused, self._in_flight = False, None
+            self.kick()
 
     @property
     def idle(self) -> bool:
@@ -166,10 +188,15 @@ class GroupCommitter:
             self._gate.release(done)  # durable: their promise is kept
             self.break_off(failure)
             return
-        if self.held or self.attending:
+        pausing = self._pausing
+        if pausing is not None:
+            self._pausing, self._paused, self._in_flight = None, True, []
+        elif self.held or self.attending:
             self._commit()
         self._gate.release(done)
         self._gate.flush()
+        if pausing is not None:
+            pausing()
         for tell in attended:
             tell(True)
         if alarms and self.on_alarms is not None:

@@ -32,6 +32,7 @@ from actord.shards.alarm_admin import AlarmAdmin
 from actord.shards.alarms import AlarmScheduler
 from actord.shards.allocator import keep_freed
 from actord.shards.asgi import AsgiDoor
+from actord.shards.backup_admin import BackupAdmin
 from actord.shards.blackbox import open_box
 from actord.shards.control import Message, boot_child
 from actord.shards.direct import DirectDoor
@@ -159,6 +160,7 @@ class Worker:
             | self.metrics.handlers()
             | ReloadAdmin(self.shards.values(), count).handlers()
             | InspectAdmin(dispatcher, runner, meter).handlers()
+            | BackupAdmin(self.shards.values(), stores, damaged, settings.storage.backup_wal).handlers()
         )
         self._replies = Sweeper(self.shards.values(), dispatcher.key_rules)
         dispatcher.waits = self._waits = WaitGraph(

@@ -28,6 +28,7 @@ FORMAT = 1
 SLOT_HASH = "crc32-knuth-1"
 SHARDS_MAX = 1024  # as many as there are slots
 RESHARD_NAME = "reshard.json"  # see storage/reshard.py
+BACKUP_NAME = "backup.json"  # see storage/backup.py
 TOKENS_NAME = "tokens.json"  # the access tokens: the server's own, which the store leaves alone
 
 # flock and fsync do not promise there what the store relies on.
@@ -133,6 +134,7 @@ def open_data_dir(path: str, *, shards: int, ballast: int) -> DataDir:
     try:
         os.makedirs(real, DIR_MODE, exist_ok=True)
         _refuse_network(real)
+        _refuse_backup(real)
         _refuse_entries(real)
         # Before anything is written: somebody's home directory is not ours to put a lock into.
         fresh = not os.path.lexists(os.path.join(real, "manifest.json"))
@@ -264,6 +266,11 @@ def _refuse_entries(real: str) -> None:
                 raise DataDirError(f"{entry} is of the wrong kind. Choose another data directory.")
             if wanted is stat.S_ISREG and state.st_mode & 0o777 != FILE_MODE and state.st_uid == os.geteuid():
                 os.chmod(entry, FILE_MODE)
+
+
+def _refuse_backup(real: str) -> None:
+    if os.path.lexists(os.path.join(real, BACKUP_NAME)):
+        raise DataDirError(f"{real} is a backup. Restore it into a new directory: `actord restore {real} DATA_DIR`.")
 
 
 def _refuse_foreign(real: str) -> None:

@@ -11,18 +11,17 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 import stat
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
-from actord.errors import DataDirError, DataDirLocked
+from actord.errors import DataDirError
 from actord.storage import datadir
 from actord.storage.doctor_shard import examine_shard
 from actord.storage.files import is_symlink
 from actord.storage.findings import RESTORE, Finding, Progress, Report
+from actord.storage.stopped import kept_out
 
 LOW_ROOM_BYTES = 64 * 1024 * 1024
 
@@ -53,7 +52,7 @@ def examine(
     found = sorted(int(match[1]) for name in files if (match := _DATABASE.fullmatch(name)))
     if "manifest.json" not in names and not found:
         raise DataDirError(f"{path} is not a data directory: it has no manifest.json.")
-    with _shared_lock(real):
+    with kept_out(real, "Stop it first, or examine a copy."):
         report = Report(path=real)
         manifest = _examine_manifest(real, report)
         numbers = sorted({*found, *(range(manifest.shards) if manifest is not None else ())})
@@ -77,28 +76,6 @@ def examine(
         _examine_leftovers(real, files, report)
         _examine_room(real, numbers, report)
         return report
-
-
-@contextmanager
-def _shared_lock(real: str) -> Iterator[None]:
-    """Keep servers out; without a lock file (a copy need not have one) there is nobody to keep out."""
-    path = os.path.join(real, "lock")
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-    except OSError:
-        yield
-        return
-    try:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.pread(fd, 256, 0).decode(errors="replace").strip()
-            raise DataDirLocked(
-                f"A server uses {real} ({holder or 'unknown process'}). Stop it first, or examine a copy."
-            ) from None
-        yield
-    finally:
-        os.close(fd)
 
 
 def _examine_manifest(real: str, report: Report) -> datadir.Manifest | None:
@@ -126,7 +103,7 @@ def _examine_manifest(real: str, report: Report) -> datadir.Manifest | None:
 
 
 def _examine_leftovers(real: str, files: list[str], report: Report) -> None:
-    known = {"manifest.json", "lock", "shards", "run", datadir.TOKENS_NAME, "lost+found"}
+    known = {"manifest.json", "lock", "shards", "run", datadir.TOKENS_NAME, datadir.BACKUP_NAME, "lost+found"}
     if os.path.lexists(os.path.join(real, datadir.RESHARD_NAME)):
         known |= {datadir.RESHARD_NAME, "reshard", "shards.old"}
         report.findings.append(

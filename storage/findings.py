@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import msgspec
 
-RESTORE = "Restore the data directory from a copy that was made after a clean stop."
+RESTORE = "Restore the data directory from a backup (`actord restore`)."
 
 Progress = Callable[[str, float], None]
 

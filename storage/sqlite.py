@@ -32,6 +32,7 @@ from actord.storage.events import SqliteEvents
 from actord.storage.files import FileLock, Locked, fsync_dir_of
 from actord.storage.outbox import SqliteOutbox
 from actord.storage.pages import SqlitePages
+from actord.storage.pins import SqlitePins
 from actord.storage.replies import SqliteReplies
 from actord.storage.versions import SqliteVersions
 
@@ -57,7 +58,7 @@ _READ_SEQ = "SELECT value FROM meta WHERE name = 'commit_seq'"
 _log = logging.getLogger("actord.storage")
 
 
-class SqliteStore(SqliteAlarms, SqliteEvents, SqliteOutbox, SqlitePages, SqliteReplies, SqliteVersions):
+class SqliteStore(SqliteAlarms, SqliteEvents, SqliteOutbox, SqlitePages, SqlitePins, SqliteReplies, SqliteVersions):
     """A shard's store. Open it with ``open``; one thread calls everything but ``sync``."""
 
     @classmethod
@@ -143,6 +144,7 @@ class SqliteStore(SqliteAlarms, SqliteEvents, SqliteOutbox, SqlitePages, SqliteR
         self._damaged_alarms = set()
         self._damaged_messages = set()
         self._messages = 0
+        self._pins = {}
         self.full = False
         self._checkpoint_wanted = False  # once after the disk became full, so that the log can start over
         self._wal_frames = 0
@@ -414,7 +416,10 @@ class SqliteStore(SqliteAlarms, SqliteEvents, SqliteOutbox, SqlitePages, SqliteR
         if self._broken is not None:
             raise self._refuse()
         if self._checkpoint_wanted or self.wal_bytes >= self.checkpoint_wal:
-            self._checkpoint(apsw.SQLITE_CHECKPOINT_PASSIVE)
+            if not self._pins:
+                self._checkpoint(apsw.SQLITE_CHECKPOINT_PASSIVE)
+            elif not self._pinned():
+                self._checkpoint(apsw.SQLITE_CHECKPOINT_TRUNCATE)  # the log has grown: its room is given back
 
     def _checkpoint(self, mode: int) -> bool:
         """Copy the log into the database, so that the next write starts the log over. False when the disk is full."""

@@ -96,8 +96,13 @@ class _Reader:
         return head[4], head[5]
 
 
-def read_log(path: str, page_bytes: int, tick: Callable[[int], None] = lambda frame: None) -> Log:
-    """Check the whole log at ``path``; an empty or missing one is a log without frames. Raises OSError."""
+def read_log(
+    path: str, page_bytes: int, tick: Callable[[int], None] = lambda frame: None, *, upto: int | None = None
+) -> Log:
+    """Check the whole log at ``path``, or its first ``upto`` frames; an empty or missing one is a log without frames.
+
+    Raises OSError.
+    """
     log = Log()
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
@@ -105,6 +110,8 @@ def read_log(path: str, page_bytes: int, tick: Callable[[int], None] = lambda fr
         return log
     try:
         reader = _Reader(fd, page_bytes)
+        if upto is not None:
+            reader.frames = min(reader.frames, upto)
         log.frames = reader.frames
         open_pages: dict[int, int] = {}
         running = reader.sum

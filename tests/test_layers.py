@@ -48,6 +48,13 @@ ALLOWED = {
     "actord.server.commands.looking": {"actord.storage.datadir", "actord.storage.look"},
     "actord.server.commands.ls": {"actord.storage.look_actor"},
     "actord.server.commands.inspect": {"actord.storage.look", "actord.storage.look_actor"},
+    "actord.server.commands.backup": {
+        "actord.storage.backup",
+        "actord.storage.backup_files",
+        "actord.storage.doctor",
+        "actord.storage.restore",
+        "actord.storage.stopped",
+    },
     "actord.server.commands.reshard": {"actord.storage.reshard"},
     "actord.server.commands.migrate": {"actord.shards.migration", "actord.shards.registry"},
     "actord.server.machine": {"actord.storage.findings"},
