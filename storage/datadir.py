@@ -134,7 +134,7 @@ def open_data_dir(path: str, *, shards: int, ballast: int) -> DataDir:
     try:
         os.makedirs(real, DIR_MODE, exist_ok=True)
         _refuse_network(real)
-        _refuse_backup(real)
+        refuse_backup(real)
         _refuse_entries(real)
         # Before anything is written: somebody's home directory is not ours to put a lock into.
         fresh = not os.path.lexists(os.path.join(real, "manifest.json"))
@@ -268,7 +268,8 @@ def _refuse_entries(real: str) -> None:
                 os.chmod(entry, FILE_MODE)
 
 
-def _refuse_backup(real: str) -> None:
+def refuse_backup(real: str) -> None:
+    """Raises ``DataDirError`` when the directory is a backup: nobody changes it."""
     if os.path.lexists(os.path.join(real, BACKUP_NAME)):
         raise DataDirError(f"{real} is a backup. Restore it into a new directory: `actord restore {real} DATA_DIR`.")
 

@@ -27,7 +27,7 @@ from typing import Any, Literal
 
 import apsw
 import msgspec
-from actord.errors import DataDirError
+from actord.errors import DataDirError, StoreBroken, StoreCorrupt
 from actord.storage import datadir, recovery, schema
 from actord.storage.api import Message
 from actord.storage.files import DIR_MODE, FileLock, fsync_path, remove_file, replace_file
@@ -82,6 +82,7 @@ def reshard(
         if journal is None:
             if manifest.shards == shards:
                 return Done(shards, shards, 0, 0)
+            _clear(real)  # or what somebody left there would count as complete
             _write_journal(real, journal := Journal(manifest.shards, shards, "copying"))
         actors = rows = 0
         if journal.state == "copying":
@@ -100,13 +101,14 @@ def cancel(path: str) -> bool:
     with _taken(path) as (real, _):
         journal = read_journal(real)
         if journal is None:
+            _clear(real)
             return False
         if journal.state == "ready":
             raise DataDirError(
                 f"{path} has its {journal.after} new shards already: run `actord reshard --shards {journal.after}` to "
                 "put them into their place."
             )
-        shutil.rmtree(_staging(real), ignore_errors=True)
+        _clear(real)
         remove_file(_journal_path(real))
         return True
 
@@ -134,16 +136,28 @@ def _staging(real: str) -> str:
     return os.path.join(real, "reshard")
 
 
+def _clear(real: str) -> None:
+    """Remove new databases that nothing will come of, for good, and a journal that was being written."""
+    if os.path.lexists(_staging(real)):
+        shutil.rmtree(_staging(real))
+        fsync_path(real)
+    remove_file(_journal_path(real) + ".tmp")
+
+
 @contextlib.contextmanager
 def _taken(path: str) -> Iterator[tuple[str, datadir.Manifest]]:
     """The directory with its lock, and its manifest."""
     real = os.path.realpath(path)
+    datadir.refuse_backup(real)
     manifest = datadir.read_manifest(real)
     lock: FileLock = datadir.lock_of(real)
     try:
         yield real, manifest
-    except OSError as error:
-        raise DataDirError(f"{path}: {error}. What was done so far is kept; run it again to go on.") from error
+    except (apsw.CorruptError, apsw.NotADBError) as error:
+        raise StoreCorrupt(f"{path} is damaged: {error}. See what `actord doctor` says.") from error
+    except (OSError, apsw.Error, StoreBroken) as error:  # full, or failing
+        what = str(error).rstrip(".")
+        raise DataDirError(f"{path}: {what}. What was done so far is kept; run it again to go on.") from error
     finally:
         lock.release()
 
@@ -255,8 +269,7 @@ class _Copy:
                 lambda rows: self._progress(f"shard {number + 1} of {self._after}", min(1.0, (copied + rows) / total))
             )
             epoch = max(schema.last_epoch(source.conn) for source in sources)
-            with conn:
-                schema.set_meta(conn, {"commit_seq": commit, "epoch": epoch})
+            schema.set_meta(conn, {"commit_seq": commit, "epoch": epoch})
             conn.execute("PRAGMA journal_mode = WAL").fetchall()
         finally:
             conn.close()

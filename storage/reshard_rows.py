@@ -61,7 +61,11 @@ class Source:
 
 
 class NewShard:
-    """A database under construction. ``copy`` fills it; the caller has made its tables."""
+    """A database under construction. ``copy`` fills it; the caller has made its tables.
+
+    Nothing is ever rolled back: a database that could not be filled is removed (so it needs no journal, and the first
+    error is the one that is told).
+    """
 
     def __init__(
         self, conn: apsw.Connection, sources: Sequence[Source], received: Callable[[Message, int], bool]
@@ -85,8 +89,9 @@ class NewShard:
     def _write(self, query: str, rows: Iterable[tuple[Any, ...]]) -> None:
         rest = iter(rows)
         while chunk := list(islice(rest, CHUNK)):
-            with self._conn:
-                self._conn.executemany(query, chunk)
+            self._conn.execute("BEGIN")
+            self._conn.executemany(query, chunk)
+            self._conn.execute("COMMIT")
             self.rows += len(chunk)
             self._told(self.rows)
 

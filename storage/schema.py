@@ -194,16 +194,18 @@ def configure(conn: apsw.Connection, *, page_cache: int) -> None:
 
 
 def create(conn: apsw.Connection, *, shard: int, identity: str) -> None:
-    """Fill a new, empty database. The caller makes it durable."""
+    """Fill a new, empty database. The caller makes it durable, or throws it away after an error."""
     conn.execute(f"PRAGMA page_size = {PAGE_BYTES}")
     conn.execute("PRAGMA journal_mode = WAL").fetchall()
-    with conn:
-        conn.execute(TABLES)
-        conn.executemany(
-            _META,
-            meta_rows({"format": FORMAT, "identity": identity, "shard": shard, "commit_seq": 0, "epoch": 0}),
-        )
-        conn.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    # No savepoint: SQLite itself rolls back on a full disk, and going back to it would hide that error by another.
+    conn.execute("BEGIN")
+    conn.execute(TABLES)
+    conn.executemany(
+        _META,
+        meta_rows({"format": FORMAT, "identity": identity, "shard": shard, "commit_seq": 0, "epoch": 0}),
+    )
+    conn.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    conn.execute("COMMIT")
 
 
 def set_meta(conn: apsw.Connection, values: dict[str, int | str]) -> None:

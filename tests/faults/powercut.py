@@ -7,10 +7,14 @@ that a power cut at that point could leave behind:
 * ``kept``     everything arrived (what kill -9 leaves);
 * ``dropped``  whatever no fsync covers is gone, new names and renames too;
 * ``prefix``   the unsynced operations arrived up to some point of their order;
-* ``torn``     of every unsynced write each sector of 512 bytes arrived or did not, by the toss of a seeded coin.
+* ``torn``     of every unsynced write each sector of 512 bytes arrived or did not, by the toss of a seeded coin;
+* ``apart``    the unsynced operations of each file, and those of each directory, arrived up to a point of their own:
+               in another order than the program's (only where asked for).
 
-The model is stricter than ext4: a name lasts only once its directory was synced, an fsync covers only what had
-returned before it began, and after an fsync that failed the pages count as clean, so no later fsync writes them.
+The model is stricter than ext4: a name lasts only once its directory was synced (ext4 has one order of all names, which
+``apart`` does not keep; within one directory the order is kept), an fsync covers only what had returned before it
+began, and after an fsync that failed the pages count as clean, so no later fsync writes them. A directory has its names
+wherever it is: what was synced in it goes along when it is renamed, and a name in it leads nowhere while its own does.
 """
 
 from __future__ import annotations
@@ -20,10 +24,12 @@ import random
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 from tests.faults.recording import Event, Log, Name, Op, Send, Sync, record, unavailable
 
 __all__ = [
+    "APART",
     "KINDS",
     "Log",
     "Name",
@@ -38,8 +44,11 @@ __all__ = [
     "unavailable",
 ]
 
+_T = TypeVar("_T")
+
 SECTOR = 512
 KINDS = ("kept", "dropped", "prefix", "torn")
+APART = (*KINDS, "apart")
 
 
 @dataclass(frozen=True)
@@ -62,26 +71,56 @@ class State:
                 file.write(content)
 
 
+@dataclass(frozen=True)
+class _Folder:
+    number: int
+
+
+@dataclass(frozen=True)
+class _Change:
+    """Of the directory ``folder``: ``name`` now leads to ``to`` (None: to nothing), ``old`` no longer to anything."""
+
+    folder: int
+    name: str
+    to: int | _Folder | None
+    old: str | None
+
+
+_ROOT = 0
+_Tree = dict[int, dict[str, int | _Folder]]  # by directory and name: the inode of a file, or a directory
+
+
 class _Disk:
     """The files as the record goes on: what is durable, and what is still under way."""
 
     def __init__(self, log: Log) -> None:
         self.base: dict[int, bytearray] = {}
-        self.durable_names: dict[str, int] = {}
-        self.durable_dirs: set[str] = set()
+        self.tree: _Tree = {_ROOT: {}}  # durable
+        self.folders: dict[str, int] = {"": _ROOT}  # where each directory is now, durable or not
         for number, (name, content) in enumerate(sorted(log.initial.items())):
             self.base[number] = bytearray(content)
-            self.durable_names[name] = number
+            self.tree[self.folder(os.path.dirname(name))][os.path.basename(name)] = number
+        for name in log.folders:
+            self.folder(name)
         self.ops: list[Op] = []  # not all durable; in order
         self.durable: set[Op] = set()
         self.lost: set[Op] = set()  # a failed fsync has called them clean
-        self.pending_names: list[Name] = []
+        self.pending: list[_Change] = []
+
+    def folder(self, path: str) -> int:
+        """The number of a directory; one that was there before the record began."""
+        if path not in self.folders:
+            made = _Folder(len(self.tree))
+            self.tree[made.number] = {}
+            self.tree[self.folder(os.path.dirname(path))][os.path.basename(path)] = made
+            self.folders[path] = made.number
+        return self.folders[path]
 
     def apply(self, event: Event) -> None:
         if isinstance(event, Op):
             self.ops.append(event)
         elif isinstance(event, Name):
-            self.pending_names.append(event)
+            self.pending.append(self.change(event))
         elif isinstance(event, Sync) and event.end:
             if event.inode is not None:
                 covered = [op for op in self.ops if op.inode == event.inode and op.ended <= event.begun]
@@ -91,10 +130,25 @@ class _Disk:
                     self.durable.update(op for op in covered if op not in self.lost)
                     self.fold()
             elif not event.failed:
-                here = "" if event.path == "." else event.path
-                for name in [name for name in self.pending_names if os.path.dirname(name.path) == here]:
-                    _rename(self.durable_names, self.durable_dirs, name)
-                    self.pending_names.remove(name)
+                here = self.folder("" if event.path == "." else event.path)
+                for change in [change for change in self.pending if change.folder == here]:
+                    _change(self.tree, change)
+                    self.pending.remove(change)
+
+    def change(self, event: Name) -> _Change:
+        path, name = os.path.split(event.path)
+        to: int | _Folder | None = event.inode
+        if event.directory and event.old is not None:
+            to = _Folder(self.folders[event.old])
+            for place in [place for place in self.folders if place == event.old or place.startswith(event.old + "/")]:
+                self.folders[event.path + place[len(event.old) :]] = self.folders.pop(place)
+        elif event.directory:
+            to = _Folder(len(self.tree))
+            self.tree[to.number] = {}
+            self.folders[event.path] = to.number
+        elif to is None:
+            self.folders.pop(event.path, None)
+        return _Change(self.folder(path), name, to, None if event.old is None else os.path.basename(event.old))
 
     def fold(self) -> None:
         """Put durable operations that nothing uncertain of the same file precedes into the base."""
@@ -110,41 +164,66 @@ class _Disk:
         self.ops = rest
 
     def state(self, kind: str, rng: random.Random) -> tuple[dict[str, bytes], frozenset[str]]:
-        names, dirs = dict(self.durable_names), set(self.durable_dirs)
-        pending = self.pending_names
-        ops = self.ops
-        keep_names = {"kept": len(pending), "dropped": 0}.get(kind)
-        if keep_names is None:
-            keep_names = rng.randint(0, len(pending))
-        for name in pending[:keep_names]:
-            _rename(names, dirs, name)
-        last = {"kept": len(ops), "dropped": 0, "torn": len(ops)}.get(kind)
-        if last is None:
-            last = rng.randint(0, len(ops))
+        tree: _Tree = {number: dict(names) for number, names in self.tree.items()}
+        pending, ops = self.pending, self.ops
+        if kind == "apart":
+            pending = [change for part in _by(pending, lambda change: change.folder) for change in _some(part, rng)]
+        elif kind != "kept":
+            pending = [] if kind == "dropped" else _some(pending, rng)
+        for change in pending:
+            _change(tree, change)
+        names, dirs = _walk(tree)
+        if kind == "apart":
+            arrived = {op for part in _by(ops, lambda op: op.inode) for op in _some(part, rng)}
+        elif kind == "prefix":
+            arrived = set(_some(ops, rng))
+        else:
+            arrived = set(ops if kind == "kept" else ())
         contents: dict[int, bytearray] = {}
         for inode in set(names.values()):
             contents[inode] = bytearray(self.base.get(inode, b""))
-        for number, op in enumerate(ops):
+        for op in ops:
             if op.inode not in contents:
                 continue
-            if op in self.durable or (number < last and kind != "torn"):
+            if op in self.durable or op in arrived:
                 _write(contents[op.inode], op)
             elif kind == "torn":
                 _tear(contents[op.inode], op, rng)
         return {name: bytes(contents[inode]) for name, inode in names.items()}, frozenset(dirs)
 
 
-def _rename(names: dict[str, int], dirs: set[str], change: Name) -> None:
-    if change.directory:
-        dirs.add(change.path)
-        return
+def _some(items: list[_T], rng: random.Random) -> list[_T]:
+    return items[: rng.randint(0, len(items))]
+
+
+def _by(items: list[_T], key: Callable[[_T], int]) -> list[list[_T]]:
+    found: dict[int, list[_T]] = {}
+    for item in items:
+        found.setdefault(key(item), []).append(item)
+    return list(found.values())
+
+
+def _change(tree: _Tree, change: _Change) -> None:
+    names = tree[change.folder]
     if change.old is not None:
         names.pop(change.old, None)
-    if change.inode is None:
-        names.pop(change.path, None)
-        dirs.discard(change.path)
+    if change.to is None:
+        names.pop(change.name, None)
     else:
-        names[change.path] = change.inode
+        names[change.name] = change.to
+
+
+def _walk(tree: _Tree, number: int = _ROOT, path: str = "") -> tuple[dict[str, int], set[str]]:
+    """All files with their inodes, and all directories, that a path leads to."""
+    files, folders = {}, set()
+    for name, to in tree[number].items():
+        if isinstance(to, _Folder):
+            below, deeper = _walk(tree, to.number, f"{path}{name}/")
+            files |= below
+            folders |= deeper | {path + name}
+        else:
+            files[path + name] = to
+    return files, folders
 
 
 def _write(content: bytearray, op: Op) -> None:

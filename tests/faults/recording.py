@@ -47,7 +47,10 @@ class Op:
 
 @dataclass(eq=False)
 class Name:
-    """A change of one directory: ``path`` now leads to ``inode`` (None: to nothing). ``old`` vanishes with it."""
+    """A change of one directory: ``path`` now leads to ``inode`` (None: to nothing). ``old`` vanishes with it.
+
+    With ``directory`` it leads to a new directory, or to the one that was called ``old``.
+    """
 
     path: str
     inode: int | None
@@ -84,6 +87,7 @@ class Log:
     events: list[Event] = field(default_factory=list)
     returncode: int = 0
     stdout: bytes = b""
+    folders: frozenset[str] = frozenset()  # the directories below the directory at the start, empty ones too
 
 
 def record(
@@ -101,7 +105,8 @@ def record(
     ``ignore``: beginnings of relative paths that are no part of the data, as ``run/``.
     """
     root = os.path.realpath(data_dir)
-    log = Log(_snapshot(root, ignore))
+    files, folders = _snapshot(root, ignore)
+    log = Log(files, folders=folders)
     with tempfile.NamedTemporaryFile(suffix=".strace") as trace:
         command = [
             "strace",
@@ -133,16 +138,17 @@ def record(
     return log
 
 
-def _snapshot(root: str, ignore: tuple[str, ...]) -> dict[str, bytes]:
-    files = {}
-    for folder, _, names in os.walk(root):
+def _snapshot(root: str, ignore: tuple[str, ...]) -> tuple[dict[str, bytes], frozenset[str]]:
+    files, folders = {}, set()
+    for folder, below, names in os.walk(root):
+        folders |= {os.path.relpath(os.path.join(folder, name), root) for name in below}
         for name in names:
             path = os.path.join(folder, name)
             relative = os.path.relpath(path, root)
             if not relative.startswith(ignore):
                 with open(path, "rb") as file:
                     files[relative] = file.read()
-    return files
+    return files, frozenset(name for name in folders if not f"{name}/".startswith(ignore))
 
 
 def unavailable() -> str:
@@ -162,6 +168,7 @@ class _Parser:
         self.ignore = ignore
         self.names = {name: number for number, name in enumerate(sorted(log.initial))}
         self.inodes = len(self.names)
+        self.folders = set(log.folders)
         self.offsets: dict[tuple[int, str], int] = {}
         self.submitted: dict[tuple[int, str], Sync] = {}  # by thread and the program's own mark
         self.open_calls: dict[str, tuple[str, list[Event]]] = {}
@@ -259,9 +266,11 @@ class _Parser:
         elif call in ("unlink", "unlinkat", "rmdir"):
             for name in self.paths(arguments)[:1]:
                 self.names.pop(name, None)
+                self.folders.discard(name)
                 self.log.events.append(Name(name, None))
         elif call in ("mkdir", "mkdirat"):
             for name in self.paths(arguments)[:1]:
+                self.folders.add(name)
                 self.log.events.append(Name(name, None, directory=True))
         elif call in ("rename", "renameat", "renameat2"):
             self.renamed(arguments)
@@ -297,11 +306,19 @@ class _Parser:
         names = self.paths(arguments)
         if not names:
             return
-        if len(names) != 2 or names[0] not in self.names or os.path.dirname(names[0]) != os.path.dirname(names[1]):
+        if len(names) != 2 or os.path.dirname(names[0]) != os.path.dirname(names[1]) or "RENAME_EX" in arguments:
             raise Unsupported(f"rename of {names}")
-        inode = self.names.pop(names[0])
-        self.names[names[1]] = inode
-        self.log.events.append(Name(names[1], inode, old=names[0]))
+        old, new = names
+        if old in self.folders and new not in self.folders | self.names.keys():
+            self.folders = {_moved(name, old, new) for name in self.folders}
+            self.names = {_moved(name, old, new): inode for name, inode in self.names.items()}
+            self.offsets = {(fd, _moved(name, old, new)): place for (fd, name), place in self.offsets.items()}
+            self.log.events.append(Name(new, None, old=old, directory=True))
+        elif old in self.names and new not in self.folders:
+            self.names[new] = self.names.pop(old)
+            self.log.events.append(Name(new, self.names[new], old=old))
+        else:
+            raise Unsupported(f"rename of {names}")
 
     def refuse(self, call: str, arguments: str) -> None:
         if call == "mmap" and not ("MAP_SHARED" in arguments and "PROT_WRITE" in arguments):
@@ -324,6 +341,10 @@ class _Parser:
             if name is not None:
                 found.append(name)
         return found
+
+
+def _moved(name: str, old: str, new: str) -> str:
+    return new + name[len(old) :] if name == old or name.startswith(old + "/") else name
 
 
 def _unhex(text: str) -> bytes:

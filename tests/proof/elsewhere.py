@@ -14,6 +14,7 @@ import sys
 import time
 from pathlib import Path
 
+from tests.faults import powercut
 from tests.fuzz.engine import has_atheris
 from tests.proof.part import Context, Part, Result
 
@@ -32,6 +33,8 @@ MODELS = (
     "tests/history/test_linearizability.py",
     "tests/system/test_model.py",
 )
+
+COMMANDS = ("tests/faults/test_powercut_reshard.py",)
 
 
 def _missing(module: str) -> str:
@@ -105,6 +108,11 @@ def models(context: Context) -> Result:
     return _tests(context, *MODELS, ACTORD_TEST_LONG="1", ACTORD_TEST_MODEL_EXAMPLES="100")
 
 
+def commands(context: Context) -> Result:
+    """Every operation of ``actord reshard``, in every kind of state, and each sync of it that may fail."""
+    return _tests(context, *COMMANDS, ACTORD_TEST_LONG="1")
+
+
 def fuzzing(context: Context) -> Result:
     """By lot and, where atheris is installed, guided by coverage; for each target the same time."""
     result = Result()
@@ -149,6 +157,7 @@ PARTS = [
     Part("resources", 15, resources, lane="beside"),
     Part("models", 20, models, lane="beside"),
     Part("corpus", 10, corpus, lane="beside"),
+    Part("commands", 15, commands, powercut.unavailable),
     Part("fuzz", 10, fuzzing, lambda: _missing("tests.fuzz.__main__")),
     Part("damage", 5, damage, lambda: _missing("tests.damage.flips")),
 ]

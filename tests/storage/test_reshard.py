@@ -187,3 +187,22 @@ def test_a_directory_in_use_or_without_room_or_none_is_refused(data: Path, monke
         deal(data.parent, 3)
     with pytest.raises(DataDirError, match="1 to"):
         deal(data, 1025)
+
+
+def test_a_backup_is_refused_and_left_as_it_is(data: Path) -> None:
+    (data / "backup.json").write_text("{}")
+    for attempt in (lambda: deal(data, 3), lambda: reshard.cancel(str(data))):
+        with pytest.raises(DataDirError, match="is a backup"):
+            attempt()
+    assert not (data / "reshard").exists()
+
+
+def test_new_databases_that_nobody_asked_for_are_never_taken_for_complete_ones(
+    data: Path, expected: dict[str, Any]
+) -> None:
+    """As an older version left them when it could not remove them."""
+    (data / "reshard").mkdir()
+    for number in range(3):
+        (data / "reshard" / f"{number:04d}.db").write_bytes(b"of before")
+    deal(data, 3)
+    assert content(data, 3) == expected
