@@ -32,6 +32,7 @@ _CACHED_BLOCK_BYTES = 2048
 _CACHED_BLOCKS = 512
 
 _KEY_LINE = b"\r\nidempotency-key:"
+_USUAL_KEY_LINE = b"\r\nIdempotency-Key:"
 _VALUE = re.compile(rb"[\t\x20-\x7e\x80-\xff]*").fullmatch
 _KEY = re.compile(rb"[\x21\x23-\x7e](?:[\x20-\x7e]{0,%d}[\x21-\x7e])?" % (KEY_CHARS - 2)).fullmatch
 _QUOTED_KEY = re.compile(rb'"((?:[\x20\x21\x23-\x5b\x5d-\x7e]|\\["\\])+)"').fullmatch  # RFC 9651 section 3.3.3
@@ -156,7 +157,9 @@ class HeadReader:
 
     def read(self, version: bytes, block: bytes) -> Head:
         """The head of a block that is not known yet. Raises ``Refused``."""
-        at = block.lower().find(_KEY_LINE)
+        at = block.find(_USUAL_KEY_LINE)
+        if at < 0:
+            at = block.lower().find(_KEY_LINE)
         if at >= 0:
             return self._read_keyed(version, block, at)
         if not _BLOCK(block):
@@ -189,8 +192,12 @@ class HeadReader:
     def _read_keyed(self, version: bytes, block: bytes, at: int) -> Head:
         """The head of a block with an idempotency key, whose line begins (with a line end) at ``at``."""
         end = block.find(b"\r\n", at + 2)
-        value = block[at + len(_KEY_LINE) : end]
-        if not _VALUE(value):
+        value = block[at + len(_KEY_LINE) : end].strip(b" \t")
+        if _KEY(value):
+            key = value.decode("ascii")
+        elif _VALUE(value):
+            key = _quoted_key(value)
+        else:
             _refuse_block(block)
         rest = block[:at] + block[end:]
         head = self.known[version].get(rest)
@@ -200,17 +207,14 @@ class HeadReader:
             raise self._too_many_lines()
         if end - at - 2 > self._limits.line_bytes:
             raise Refused(431, f"A header line is longer than {self._limits.line_bytes} bytes.")
-        value = value.strip(b" \t")
-        return head.with_key(_key(value), value)
+        return head.with_key(key, value)
 
     def _too_many_lines(self) -> Refused:
         return Refused(431, f"More than {self._limits.header_count} header lines.")
 
 
-def _key(value: bytes) -> str:
-    """The key that a header's value stands for, bare or quoted; empty when it is none."""
-    if _KEY(value):
-        return value.decode("ascii")
+def _quoted_key(value: bytes) -> str:
+    """The key that a header's value stands for which is no bare one; empty when it is none."""
     quoted = _QUOTED_KEY(value)
     if quoted is None:
         return ""

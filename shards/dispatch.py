@@ -100,7 +100,9 @@ class Dispatcher:
         """A CALLX frame: ``(kind, id, type, name, method, extras, flags, deadline, body)``."""
         _, id_, type_, name, method_name, extras, flags, deadline, body = frame
         _check_frame(id_, deadline, flags, body)
-        if type(extras) is not dict or not all(type(extras.get(name, "")) is str for name in ("key", "trace", "rid")):
+        if type(extras) is not dict or not (
+            type(extras.get("key", "")) is type(extras.get("trace", "")) is type(extras.get("rid", "")) is str
+        ):
             raise WireError(f"extras {extras!r:.200}")
         if "msg" in extras:
             checked(extras["msg"])

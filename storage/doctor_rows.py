@@ -17,7 +17,7 @@ from actord.storage.alarms import alarm_sum
 from actord.storage.api import Alarm, Message, Reply
 from actord.storage.events import event_sum, log_sum
 from actord.storage.outbox import inbox_sum, message_sum
-from actord.storage.replies import reply_sum
+from actord.storage.replies import entry_sum, reply_sum
 from actord.storage.versions import version_sum
 from actord.storage.view import open_view
 
@@ -228,7 +228,7 @@ class Rows:
 
     def _examine_reply_key(self) -> None:
         for actor, key, id_, sum_ in self._query(_REPLY_KEY):
-            if None in (actor, key, id_, sum_) or crc32(key, crc32(b"%d" % id_, actor)) != sum_:
+            if None in (actor, key, id_, sum_) or entry_sum(actor, key.decode(errors="backslashreplace"), id_) != sum_:
                 self._bad(f"An entry of the index of the replies of {self._who(actor)}")
         for query, what in ((_LOST_REPLIES, "a reply that the index lacks"), (_LOST_ENTRIES, "an entry of no reply")):
             for (actor,) in self._conn.execute(query):

@@ -15,6 +15,7 @@ Crash story: the transaction that writes to the index notes up to which row it i
 
 from __future__ import annotations
 
+import struct
 from typing import Any
 from zlib import crc32
 
@@ -38,25 +39,28 @@ _ENTER = "REPLACE INTO reply_key (actor, key, id, sum) VALUES (?, ?, ?, ?)"
 _LEAVE = "DELETE FROM reply_key WHERE actor = ? AND key = ? AND id = ?"
 _ENTRY = "SELECT id, sum FROM reply_key WHERE actor = ? AND key = ?"
 _ENTRIES = "SELECT key, id, sum FROM reply_key WHERE actor = ?"
-_MARK = (0, "")  # nobody's place: the id of this entry is the one up to which the index is complete
+_MARK = 0, ""  # nobody's place: the id of this entry is the one up to which the index is complete
+
+
+_NUMBERS = struct.Struct("<qqq").pack
 
 
 def reply_sum(actor: int, key: str, reply: Reply) -> int:
     """CRC-32 over everything that a row says, started from the actor's id."""
     at, digest, status, head, body = reply
-    says = b"%d %d %d %b" % (at, status, -1 if head is None else len(head), digest)
-    return crc32(body, crc32(head or b"", crc32(key.encode(), crc32(says, actor))))
+    says = _NUMBERS(at, status, -1 if head is None else len(head))
+    return crc32(body, crc32(b"%b%b%b" % (digest, key.encode(), head or b""), crc32(says, actor)))
 
 
 def entry_sum(actor: int, key: str, id_: int) -> int:
-    """CRC-32 over an entry of the index."""
-    return crc32(key.encode(), crc32(b"%d" % id_, actor))
+    """CRC-32 over an entry of the index, started from a mix of all the bits of its numbers."""
+    return crc32(key.encode(), ((id_ ^ actor << 32) * 0x9E3779B97F4A7C15 >> 32) & 0xFFFFFFFF)
 
 
 def _fits(actor: int, key: str, fields: list[Any], sum_: int) -> bool:
     try:
         return reply_sum(actor, key, Reply(*fields)) == sum_
-    except (TypeError, AttributeError):  # a value that rotted into another type
+    except (TypeError, AttributeError, struct.error):  # a value that rotted into another type
         return False
 
 
@@ -128,12 +132,11 @@ class SqliteReplies(SqliteReads):
             executemany(_PUT, rows)
         complete = self._tail_rows + len(rows) >= TAIL_ROWS
         if complete:
-            entries: dict[tuple[int, str], int] = {
-                (actor, key): id_ for actor, keys in tail.items() for key, id_ in keys.items()
-            }
-            entries |= {(actor, key): id_ for id_, actor, key, *_ in rows}
-            entries[_MARK] = last
-            executemany(_ENTER, [(*at, id_, entry_sum(*at, id_)) for at, id_ in sorted(entries.items())])
+            entries = [(actor, key, id_) for actor, keys in tail.items() for key, id_ in keys.items()]
+            entries += [(row[1], row[2], row[0]) for row in rows]
+            entries.append((*_MARK, last))
+            entries.sort()  # where a key was used anew, the younger row comes last, and stays
+            executemany(_ENTER, [(*entry, entry_sum(*entry)) for entry in entries])
             if batch.replies_before >= self._oldest_reply:
                 gone += self._tidy(batch.replies_before)
         if gone:
