@@ -2,7 +2,7 @@
 
 1. A request is one line, ``{"do": ...}``, and gets one line. With ``"key": [type, name]`` it goes to the worker that
    owns the key, else to every worker; the answer is ``{"answers": [{"worker": 0, "value": ...}, ...]}``, with
-   ``"error"``, a problem document, in the place of a value where there is none.
+   ``"error"``, a problem document, in the place of a value where there is none. Who asks is added as ``"by"``.
 2. The supervisor passes requests on and understands none of them: what there is to do is in ``shards/admin.py``.
 3. What concerns the server as a whole is in ``own``: the supervisor does it. What takes long (``tasks``) may tell of
    its progress by lines ``{"progress": words}`` before the last one, ``{"value": ...}`` or ``{"error": problem}`` with
@@ -18,6 +18,7 @@ import json
 import logging
 import os
 import socket
+import struct
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
@@ -29,7 +30,7 @@ from actord.server.sockets import opened_folder
 from actord.shards.slots import shard_of_slot, slot_of
 
 ANSWER_SECONDS = 60.0
-LINE_BYTES = 64 * 1024
+LINE_BYTES = 4 * 1024 * 1024  # a value of 2 MiB in base64
 FOLDER, NAME = "run", "admin.sock"
 
 
@@ -62,18 +63,19 @@ class AdminServer:
         self._server = await asyncio.start_unix_server(self._serve, sock=self._sock, limit=LINE_BYTES)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        by = _peer(writer)
         try:
             while line := await reader.readline():
-                writer.write(orjson.dumps(await self._answer(line, writer)) + b"\n")
+                writer.write(orjson.dumps(await self._answer(line, writer, by)) + b"\n")
                 await writer.drain()
         except (OSError, ValueError):  # it went away, or its line is too long
             pass
         finally:
             writer.close()
 
-    async def _answer(self, line: bytes, writer: asyncio.StreamWriter) -> dict[str, Any]:
+    async def _answer(self, line: bytes, writer: asyncio.StreamWriter, by: dict[str, int]) -> dict[str, Any]:
         try:
-            request = orjson.loads(line)
+            request = orjson.loads(line) | {"by": by}
             own = self._own.get(request.get("do"))
             if own is not None:
                 return {"answers": [await _own_answer(own, request)]}
@@ -109,6 +111,14 @@ class AdminServer:
         except TimeoutError:
             answer = {"error": ActorUnavailable(f"Worker {index} did not answer in time.").to_problem()}
         return {"worker": index, **answer}
+
+
+def _peer(writer: asyncio.StreamWriter) -> dict[str, int]:
+    """Who is at the other end, by the kernel's word."""
+    pid, uid, _gid = struct.unpack(
+        "3i", writer.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    )
+    return {"uid": uid, "pid": pid}
 
 
 async def _own_answer(handler: OwnHandler, request: dict[str, Any]) -> dict[str, Any]:

@@ -19,8 +19,10 @@ from actord.server.commands.migrate import migrate
 from actord.server.commands.outbox import outbox
 from actord.server.commands.reload import reload
 from actord.server.commands.reshard import reshard
+from actord.server.commands.sql import sql
 from actord.server.commands.token import token
 from actord.server.commands.top import top
+from actord.server.commands.values import get, put, rm
 from actord.server.exits import StartError
 
 app = typer.Typer(
@@ -39,6 +41,10 @@ app.command("tail")(tail.tail)
 app.command("top")(top)
 app.command("ls")(ls)
 app.command("inspect")(inspect)
+app.command("sql")(sql)
+app.command("get")(get)
+app.command("put")(put)
+app.command("rm")(rm)
 app.command("check")(check.check)
 app.command("openapi")(openapi.openapi)
 app.command("reload")(reload)

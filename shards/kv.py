@@ -303,6 +303,10 @@ class KV:
                 batch.versions[self.actor_id] = act.host.type.version
         return self.actor_id
 
+    def raw(self, turn: Call, key: str) -> bytes | None:
+        """What the turn sees under a key, encoded."""
+        return self._read(turn, key)
+
     def known_id(self) -> int | None:
         """The actor's id in the store, None when it has none yet."""
         if not self._loaded:
@@ -332,6 +336,11 @@ class KV:
         self._cache = {}
         self._size = 0
         self.actor_id = None
+
+
+def check_key(key: str) -> None:
+    """Raises ``ValueError`` or ``TypeError`` when it can't be a storage key."""
+    _checked(key)
 
 
 _known_keys: set[str] = set()  # a program has few short keys, and uses them again and again

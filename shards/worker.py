@@ -14,6 +14,7 @@ import socket
 import sys
 import traceback
 from collections.abc import Callable
+from functools import partial
 from time import monotonic
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn, cast
@@ -35,6 +36,7 @@ from actord.shards.asgi import AsgiDoor
 from actord.shards.backup_admin import BackupAdmin
 from actord.shards.blackbox import open_box
 from actord.shards.control import Message, boot_child
+from actord.shards.data_admin import DataAdmin
 from actord.shards.direct import DirectDoor
 from actord.shards.dispatch import Dispatcher
 from actord.shards.door import FrontDoor
@@ -62,6 +64,7 @@ from actord.shards.sql_database import small_connections
 from actord.shards.stub import Environment
 from actord.shards.turns import TurnRunner
 from actord.shards.waits import Key, WaitGraph
+from actord.storage import audit
 from actord.storage.ballast import Ballast
 from actord.storage.datadir import shard_paths
 from actord.storage.figures import figures
@@ -161,6 +164,7 @@ class Worker:
             | ReloadAdmin(self.shards.values(), count).handlers()
             | InspectAdmin(dispatcher, runner, meter).handlers()
             | BackupAdmin(self.shards.values(), stores, damaged, settings.storage.backup_wal).handlers()
+            | DataAdmin(dispatcher, runner, partial(audit.record, boot["data_dir"])).handlers()
         )
         self._replies = Sweeper(self.shards.values(), dispatcher.key_rules)
         dispatcher.waits = self._waits = WaitGraph(

@@ -55,6 +55,8 @@ ALLOWED = {
         "actord.storage.restore",
         "actord.storage.stopped",
     },
+    "actord.server.commands.sql": {"actord.storage.look", "actord.storage.look_actor", "actord.storage.look_views"},
+    "actord.server.commands.values": {"actord.storage.edit", "actord.storage.look", "actord.storage.look_actor"},
     "actord.server.commands.reshard": {"actord.storage.reshard"},
     "actord.server.commands.migrate": {"actord.shards.migration", "actord.shards.registry"},
     "actord.server.machine": {"actord.storage.findings"},

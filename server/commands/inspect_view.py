@@ -55,10 +55,12 @@ def _stored(found: Found, stored: Found) -> list[str]:
         )
     keys = stored["keys"]
     shown.append(f"keys: {keys['count']:,}, {_bytes(keys['bytes'])}")
-    width = max((len(plain(item["key"])) for item in keys["shown"]), default=0)
+    names = min(40, max((len(plain(item["key"])) for item in keys["shown"]), default=0))
+    sizes = max((len(_bytes(item["bytes"])) for item in keys["shown"]), default=0)
+    types = max((len(item["type"]) for item in keys["shown"]), default=0)
     for item in keys["shown"]:
         shown.append(
-            f"  {plain(item['key']):{min(width, 40)}}  {_bytes(item['bytes']):>12}  {item['type']:10} "
+            f"  {plain(item['key']):{names}}  {_bytes(item['bytes']):>{sizes}}  {item['type']:{types}}  "
             f"{_cut(json_text(item['value']))}"
         )
     if keys["count"] > len(keys["shown"]):
