@@ -13,9 +13,11 @@ import typer
 from actord.server.commands import call, check, doctor, init, openapi, serve, systemd, tail
 from actord.server.commands.alarms import alarms
 from actord.server.commands.backup import backup, restore, verify
+from actord.server.commands.export import export
 from actord.server.commands.inspect import inspect
 from actord.server.commands.ls import ls
 from actord.server.commands.migrate import migrate
+from actord.server.commands.moving import fork, import_
 from actord.server.commands.outbox import outbox
 from actord.server.commands.reload import reload
 from actord.server.commands.reshard import reshard
@@ -45,6 +47,9 @@ app.command("sql")(sql)
 app.command("get")(get)
 app.command("put")(put)
 app.command("rm")(rm)
+app.command("export")(export)
+app.command("import")(import_)
+app.command("fork")(fork)
 app.command("check")(check.check)
 app.command("openapi")(openapi.openapi)
 app.command("reload")(reload)

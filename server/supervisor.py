@@ -47,6 +47,7 @@ from actord.server.metrics import ServerMetrics
 from actord.server.notify import Notifier
 from actord.server.process import Failure
 from actord.server.rollout import Rollout
+from actord.server.trash import TrashKeeper
 from actord.server.vitals import Vitals
 from actord.settings import Settings
 from actord.shards.blackbox import BlackBox
@@ -142,6 +143,7 @@ class Supervisor:
             for child in (*self.workers, *self.fronts):
                 child.start()
             await self._admin.start()
+            TrashKeeper(self.data_dir.path, lambda: self.settings.storage.trash_age).sweep()
             tasks = [loop.create_task(self._tick())]
             if self._companion is not None:
                 tasks.append(loop.create_task(self._run_companion(self._companion)))

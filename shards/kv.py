@@ -261,6 +261,10 @@ class KV:
         present = sorted(((k, v) for k, v in merged.items() if v is not None), reverse=reverse)
         return present[:limit]
 
+    def raws(self, turn: Call) -> dict[str, bytes]:
+        """All that the turn sees, encoded."""
+        return dict(self._range(turn, None, False, None, False, 1 << 40))
+
     # -- the commit's side
 
     def join(self, turn: Call, batch: Batch) -> None:

@@ -315,6 +315,10 @@ class SqlStorage:
                 return found
         return None if actor in batch.cleared else act.store.read_page(actor, number)
 
+    def pages(self) -> list[bytes]:
+        """All pages as the turns before this one left them."""
+        return [self._read_page(number) or b"" for number in range(1, self._page_count() + 1)]
+
     # -- savepoints, for transaction_sync and storage.transaction
 
     def mark(self, turn: Call) -> Mark:

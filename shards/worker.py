@@ -64,6 +64,7 @@ from actord.shards.sql_database import small_connections
 from actord.shards.stub import Environment
 from actord.shards.turns import TurnRunner
 from actord.shards.waits import Key, WaitGraph
+from actord.shards.whole_admin import WholeAdmin
 from actord.storage import audit
 from actord.storage.ballast import Ballast
 from actord.storage.datadir import shard_paths
@@ -157,6 +158,7 @@ class Worker:
             stores=lambda: {number: figures(store) for number, store in stores.items()},
             links=self._links.values,
         )
+        record = partial(audit.record, boot["data_dir"])
         self.admin = Admin(
             alarm_admin.handlers()
             | OutboxAdmin(self.outbox).handlers()
@@ -164,7 +166,8 @@ class Worker:
             | ReloadAdmin(self.shards.values(), count).handlers()
             | InspectAdmin(dispatcher, runner, meter).handlers()
             | BackupAdmin(self.shards.values(), stores, damaged, settings.storage.backup_wal).handlers()
-            | DataAdmin(dispatcher, runner, partial(audit.record, boot["data_dir"])).handlers()
+            | DataAdmin(dispatcher, runner, record).handlers()
+            | WholeAdmin(dispatcher, runner, record).handlers()
         )
         self._replies = Sweeper(self.shards.values(), dispatcher.key_rules)
         dispatcher.waits = self._waits = WaitGraph(

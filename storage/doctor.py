@@ -17,7 +17,7 @@ import stat
 from collections.abc import Callable
 
 from actord.errors import DataDirError
-from actord.storage import audit, datadir
+from actord.storage import audit, datadir, trash
 from actord.storage.doctor_shard import examine_shard
 from actord.storage.files import is_symlink
 from actord.storage.findings import RESTORE, Finding, Progress, Report
@@ -104,7 +104,7 @@ def _examine_manifest(real: str, report: Report) -> datadir.Manifest | None:
 
 def _examine_leftovers(real: str, files: list[str], report: Report) -> None:
     known = {"manifest.json", "lock", "shards", "run", datadir.TOKENS_NAME, datadir.BACKUP_NAME, audit.NAME}
-    known.add("lost+found")
+    known |= {trash.NAME, "lost+found"}
     if os.path.lexists(os.path.join(real, datadir.RESHARD_NAME)):
         known |= {datadir.RESHARD_NAME, "reshard", "shards.old"}
         report.findings.append(

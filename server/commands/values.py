@@ -99,21 +99,34 @@ def put(
 
 def rm(
     key: KeyArgument,
-    entry: EntryArgument,
+    entry: Annotated[
+        str | None, typer.Argument(metavar="KEY", help="The key; without it the whole actor.", show_default=False)
+    ] = None,
     app: AppArgument = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Don't ask before a whole actor is removed.")] = False,
     as_json: JsonOption = False,
     data_dir: DataDirOption = None,
 ) -> None:
-    """Remove a key of an actor.
+    """Remove a key of an actor, or a whole actor.
 
     Examples:
 
         actord rm Account/alice balance
+        actord rm Account/alice
+
+    A whole actor is written to the folder trash of the data directory first, from where `actord import` brings it
+    back; a server empties it after storage.trash_age.
 
     As with `actord put`: in its turn, durable when it returns, and written to the audit. Exit code 1: there is no
     such key.
     """
-    wanted, entry = parsed(key), _checked(entry)
+    wanted = parsed(key)
+    if entry is None:
+        from actord.server.commands.moving import remove
+
+        remove(Place(app, data_dir), wanted, yes=yes, as_json=as_json)
+        return
+    entry = _checked(entry)
     place = Place(app, data_dir)
     server = place.server()
     if server is not None:
