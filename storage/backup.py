@@ -1,8 +1,8 @@
 """Backups: a folder in the layout of a data directory, and ``backup.json``, which says what has to be in it.
 
 1. Every shard stands at one commit, and all of them at one moment: what an image says (``storage/backup_image.py``).
-2. A backup is there whole or not at all. It is built under another name, every file synced; ``backup.json`` is written
-   last; then every block is read back from the disk and compared with what was copied; only then does it get its name.
+2. A backup is there whole or not at all. It is built under another name, every file synced; then every block is read
+   back from the disk and compared with what was copied; ``backup.json`` is written last; then it gets its name.
 3. A folder without ``backup.json``, with one that fails its checksum, or with a block that fails its own is refused by
    ``verify`` and by ``restore``. No server serves a backup as it is.
 4. ``base``: what an earlier backup has, block for block, is not written again: a file without a change becomes a hard

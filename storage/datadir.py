@@ -22,7 +22,7 @@ from zlib import crc32
 
 import msgspec
 from actord.errors import DataDirError, DataDirLocked
-from actord.storage.files import DIR_MODE, FILE_MODE, FileLock, Locked, fsync_path, is_symlink, replace_file
+from actord.storage.files import DIR_MODE, FILE_MODE, FileLock, Locked, fsync_path, is_symlink, make_dirs, replace_file
 
 FORMAT = 1
 SLOT_HASH = "crc32-knuth-1"
@@ -132,7 +132,7 @@ def open_data_dir(path: str, *, shards: int, ballast: int) -> DataDir:
         raise ValueError(f"{shards} shards: 1 to {SHARDS_MAX} are possible")
     real = os.path.realpath(path)
     try:
-        os.makedirs(real, DIR_MODE, exist_ok=True)
+        make_dirs(real)
         _refuse_network(real)
         refuse_backup(real)
         _refuse_entries(real)

@@ -33,6 +33,17 @@ def fsync_dir_of(path: str) -> None:
     fsync_path(os.path.dirname(path) or ".")
 
 
+def make_dirs(path: str) -> None:
+    """Make a directory, and those above it that are missing, so that they stay. One that is there is left alone."""
+    made = []
+    while not os.path.isdir(path):
+        made.append(path)
+        path = os.path.dirname(path) or "."
+    for each in reversed(made):
+        os.makedirs(each, DIR_MODE, exist_ok=True)
+        fsync_dir_of(each)
+
+
 def replace_file(path: str, content: bytes) -> None:
     """Put ``content`` at ``path`` so that a power cut leaves the old file or the new one, never a mixture."""
     temporary = path + ".tmp"

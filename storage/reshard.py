@@ -81,6 +81,7 @@ def reshard(
             )
         if journal is None:
             if manifest.shards == shards:
+                fsync_path(real)  # a run that could not sync its last step is ended by this one
                 return Done(shards, shards, 0, 0)
             _clear(real)  # or what somebody left there would count as complete
             _write_journal(real, journal := Journal(manifest.shards, shards, "copying"))
@@ -102,6 +103,7 @@ def cancel(path: str) -> bool:
         journal = read_journal(real)
         if journal is None:
             _clear(real)
+            fsync_path(real)  # see reshard
             return False
         if journal.state == "ready":
             raise DataDirError(

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from contextlib import suppress
 from typing import Any
 
 import apsw
@@ -19,7 +20,7 @@ import msgspec
 from actord.errors import DataDirError, StoreCorrupt
 from actord.storage import datadir, recovery, schema
 from actord.storage.backup_files import MANIFEST, Backup, ShardAt, blocks_of, read_backup, shard_file
-from actord.storage.files import DIR_MODE, FILE_MODE, fsync_path, write_all
+from actord.storage.files import DIR_MODE, FILE_MODE, fsync_dir_of, fsync_path, make_dirs, write_all
 from actord.storage.findings import Progress
 
 STAGING = "restore.partial"
@@ -48,7 +49,7 @@ def restore(folder: str, target: str, *, epoch: int = 0, progress: Progress = la
     real = os.path.realpath(target)
     if os.path.commonpath([real, os.path.realpath(folder)]) == os.path.realpath(folder):
         raise DataDirError(f"{target} is inside the backup. Choose another directory.")
-    os.makedirs(real, DIR_MODE, exist_ok=True)
+    make_dirs(real)
     _refuse_full(real, target)
     lock = datadir.lock_of(real)
     try:
@@ -161,3 +162,5 @@ def _move(staging: str, real: str) -> None:
     fsync_path(real)
     os.rmdir(staging)
     fsync_path(real)
+    with suppress(PermissionError):  # a run that was killed may have made the directory, and not synced its name
+        fsync_dir_of(real)

@@ -76,14 +76,18 @@ class _Folder:
     number: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Change:
-    """Of the directory ``folder``: ``name`` now leads to ``to`` (None: to nothing), ``old`` no longer to anything."""
+    """Of the directory ``folder``: ``name`` now leads to ``to`` (None: to nothing), ``old`` no longer to anything.
+
+    ``source``: the directory of ``old``. A move from one directory to another is durable when one of them was synced.
+    """
 
     folder: int
     name: str
     to: int | _Folder | None
     old: str | None
+    source: int
 
 
 _ROOT = 0
@@ -130,13 +134,23 @@ class _Disk:
                     self.durable.update(op for op in covered if op not in self.lost)
                     self.fold()
             elif not event.failed:
-                here = self.folder("" if event.path == "." else event.path)
-                for change in [change for change in self.pending if change.folder == here]:
-                    _change(self.tree, change)
-                    self.pending.remove(change)
+                self.sync_names(self.folder("" if event.path == "." else event.path))
+
+    def sync_names(self, folder: int) -> None:
+        """A move takes with it what came before it in its other directory."""
+        synced, durable = {folder}, []
+        for change in reversed(self.pending):
+            if {change.folder, change.source} & synced:
+                synced |= {change.folder, change.source}
+                durable.append(change)
+        for change in reversed(durable):
+            _change(self.tree, change)
+            self.pending.remove(change)
 
     def change(self, event: Name) -> _Change:
         path, name = os.path.split(event.path)
+        old = None if event.old is None else os.path.basename(event.old)
+        source = self.folder(path if event.old is None else os.path.dirname(event.old))
         to: int | _Folder | None = event.inode
         if event.directory and event.old is not None:
             to = _Folder(self.folders[event.old])
@@ -148,7 +162,7 @@ class _Disk:
             self.folders[event.path] = to.number
         elif to is None:
             self.folders.pop(event.path, None)
-        return _Change(self.folder(path), name, to, None if event.old is None else os.path.basename(event.old))
+        return _Change(self.folder(path), name, to, old, source)
 
     def fold(self) -> None:
         """Put durable operations that nothing uncertain of the same file precedes into the base."""
@@ -167,7 +181,9 @@ class _Disk:
         tree: _Tree = {number: dict(names) for number, names in self.tree.items()}
         pending, ops = self.pending, self.ops
         if kind == "apart":
-            pending = [change for part in _by(pending, lambda change: change.folder) for change in _some(part, rng)]
+            moves = any(change.source != change.folder for change in pending)  # of two directories, in one order
+            parts = _by(pending, lambda change: 0 if moves else change.folder)
+            pending = [change for part in parts for change in _some(part, rng)]
         elif kind != "kept":
             pending = [] if kind == "dropped" else _some(pending, rng)
         for change in pending:
@@ -206,7 +222,7 @@ def _by(items: list[_T], key: Callable[[_T], int]) -> list[list[_T]]:
 def _change(tree: _Tree, change: _Change) -> None:
     names = tree[change.folder]
     if change.old is not None:
-        names.pop(change.old, None)
+        tree[change.source].pop(change.old, None)
     if change.to is None:
         names.pop(change.name, None)
     else:

@@ -1,6 +1,6 @@
 """Record what a program does to the files below a directory, by strace: see ``powercut`` for what it is good for.
 
-What the record can't express (writes through shared memory, links, appending) is refused instead of left out.
+What the record can't express (writes through shared memory, symbolic links, appending) is refused instead of left out.
 """
 
 from __future__ import annotations
@@ -274,6 +274,8 @@ class _Parser:
                 self.log.events.append(Name(name, None, directory=True))
         elif call in ("rename", "renameat", "renameat2"):
             self.renamed(arguments)
+        elif call in ("link", "linkat"):
+            self.linked(arguments)
         elif call not in (
             "io_submit",
             "fsync",
@@ -306,7 +308,7 @@ class _Parser:
         names = self.paths(arguments)
         if not names:
             return
-        if len(names) != 2 or os.path.dirname(names[0]) != os.path.dirname(names[1]) or "RENAME_EX" in arguments:
+        if len(names) != 2 or "RENAME_EX" in arguments:
             raise Unsupported(f"rename of {names}")
         old, new = names
         if old in self.folders and new not in self.folders | self.names.keys():
@@ -319,6 +321,14 @@ class _Parser:
             self.log.events.append(Name(new, self.names[new], old=old))
         else:
             raise Unsupported(f"rename of {names}")
+
+    def linked(self, arguments: str) -> None:
+        names = self.paths(arguments)
+        if len(names) == 2:
+            self.names[names[1]] = self.names[names[0]]
+            self.log.events.append(Name(names[1], self.names[names[1]]))
+        elif names:
+            raise Unsupported(f"link of {names}")
 
     def refuse(self, call: str, arguments: str) -> None:
         if call == "mmap" and not ("MAP_SHARED" in arguments and "PROT_WRITE" in arguments):

@@ -34,7 +34,7 @@ MODELS = (
     "tests/system/test_model.py",
 )
 
-COMMANDS = ("tests/faults/test_powercut_reshard.py",)
+COMMANDS = ("tests/faults/test_powercut_reshard.py", "tests/faults/test_powercut_backup.py")
 
 
 def _missing(module: str) -> str:
@@ -109,7 +109,7 @@ def models(context: Context) -> Result:
 
 
 def commands(context: Context) -> Result:
-    """Every operation of ``actord reshard``, in every kind of state, and each sync of it that may fail."""
+    """Every operation of ``actord reshard``, of backups and ``actord restore``, in every kind of state."""
     return _tests(context, *COMMANDS, ACTORD_TEST_LONG="1")
 
 
