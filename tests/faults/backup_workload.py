@@ -1,9 +1,11 @@
-"""A program for the power-cut replay: two backups of a data directory that is being written to, and a restore.
+"""A program for the power-cut replay: two backups of a data directory that is being written to, one of it when its
+server has crashed, and a restore.
 
     backup_workload.py ROOT MODE
 
-ROOT holds ``data`` (``tests.storage.filled``), and gets the backup ``first``, ``second`` (which builds on it) and the
-directory ``place/restored``, made of ``second`` by ``actord restore``. On standard output, each line when it holds:
+ROOT holds ``data`` (``tests.storage.filled``), and gets the backup ``first``, ``second`` (which builds on it),
+``third`` (by ``actord backup``) and the directory ``place/restored``, made of ``second`` by ``actord restore``. On
+standard output, each line when it holds:
 
     write SHARD COMMIT              that commit is durable
     moment NAME COMMIT COMMIT       where the shards of a backup stand: what was acknowledged before is in it
@@ -108,18 +110,26 @@ def json_early() -> None:
 
 
 def manifest_first() -> None:
-    real = restore._move
-
     def early(staging: str, target: str) -> None:
-        os.rename(os.path.join(staging, "manifest.json"), os.path.join(target, "manifest.json"))
+        for name in ("manifest.json", "shards", "tokens.json"):
+            os.rename(os.path.join(staging, name), os.path.join(target, name))
+            fsync_path(target)
+        os.rmdir(staging)
         fsync_path(target)
-        Path(staging, "manifest.json").write_bytes(Path(target, "manifest.json").read_bytes())
-        real(staging, target)
 
     restore._move = early
 
 
 BUGS = {"no-sync": no_sync, "json-early": json_early, "manifest-first": manifest_first}
+
+
+def actord(*words: str) -> None:
+    sys.argv = ["actord", *words]
+    try:
+        main()
+    except SystemExit as error:
+        if error.code:
+            raise
 
 
 def run(root: Path, mode: str) -> None:
@@ -134,8 +144,10 @@ def run(root: Path, mode: str) -> None:
     say("backup second")
     for store in serving.stores:
         store.abandon()
-    sys.argv = ["actord", "restore", str(root / "second"), str(root / "place" / "restored")]
-    main()
+    say(f"moment third {' '.join(str(store.commit_seq) for store in serving.stores)}")
+    actord("backup", str(root / "third"), "--data-dir", str(root / "data"), "--base", str(root / "second"))
+    say("backup third")
+    actord("restore", str(root / "second"), str(root / "place" / "restored"))
 
 
 if __name__ == "__main__":

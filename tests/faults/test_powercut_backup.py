@@ -1,5 +1,5 @@
-"""Power cuts at every point of a backup of a directory that is written to, of a second one that builds on it, and of
-``actord restore``, by replay of every operation: see ``powercut`` and ``backup_workload``.
+"""Power cuts at every point of a backup of a directory that is written to, of a second one that builds on it, of one
+after a crash, and of ``actord restore``, by replay of every operation: see ``powercut`` and ``backup_workload``.
 
 In each state: what was acknowledged is in the directory; a folder that has a backup's name, or that ``verify`` accepts,
 is a whole backup of its moment; a directory that a server opens is all of the backup that it was made of.
@@ -32,7 +32,7 @@ WORKLOAD = os.path.join(os.path.dirname(__file__), "backup_workload.py")
 SEED = 20_260_302
 POINTS = sys.maxsize if LONG else 70
 WRITTEN = ("n", "much")  # the keys that the workload writes to
-BACKUPS = ("first", "second")
+BACKUPS = ("first", "second", "third")
 
 Check = Callable[[Path], str | None]
 
@@ -79,7 +79,7 @@ class Audit:
         said = b"".join(event.data for event in log.events if isinstance(event, powercut.Send)).decode()
         self.said = [line.split() for line in said.splitlines()]
         self.moments = {words[1]: [int(word) for word in words[2:]] for words in self.said if words[0] == "moment"}
-        self.seen: dict[str, int] = {"building": 0, "first": 0, "second": 0, "refused": 0, "restored": 0}
+        self.seen: dict[str, int] = {"building": 0, "first": 0, "second": 0, "third": 0, "refused": 0, "restored": 0}
         self._known: dict[int, str | None] = {}
 
     @staticmethod
@@ -199,7 +199,7 @@ def test_no_power_cut_leaves_half_a_backup_or_half_a_restored_directory(
 @pytest.mark.parametrize("bug", ["no-sync", "json-early", "manifest-first"])
 def test_the_replay_catches(bug: str, made: Path, expected: dict[str, Any], tmp_path: Path, scratch: str) -> None:
     log = record(made, tmp_path / "root", bug)
-    total, wrong, _ = replay(log, expected, scratch, 60, kinds=("dropped",))
+    total, wrong, _ = replay(log, expected, scratch, 120, kinds=("dropped",))
     assert wrong, f"the planted bug was not caught in {total} states"
 
 
