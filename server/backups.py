@@ -6,7 +6,7 @@
    leaves nothing behind.
 
 The files are copied by the command, in its own process: the shards are pinned until it says ``backup.end``, or has not
-said ``backup.keep`` for a minute. See ``shards/backup_admin.py``.
+said ``backup.keep`` for ten minutes. See ``shards/backup_admin.py``.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from actord.shards.shard import Shard
 
 HOLD_SECONDS = 5.0
-PIN_SECONDS = 60.0
+PIN_SECONDS = 600.0  # the command may wait for long until a slow disk has synced a copy
 # A log below this is copied as it is: a checkpoint before the backup would cost more than it saves.
 CHECKPOINT_ABOVE_BYTES = 1024 * 1024
 

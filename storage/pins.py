@@ -31,6 +31,7 @@ class SqlitePins:
     commit_seq: int
     _log: logging.Logger
     _pins: dict[str, Pin]
+    _deferred: bool  # a checkpoint was due and not made
     _wal_frames: int
     _checkpoint_wanted: bool
 
@@ -81,4 +82,5 @@ class SqlitePins:
             if why:
                 self._log.warning("a backup of %s is given up: %s", self.path, why)
                 del self._pins[id_]
+        self._deferred = True
         return bool(self._pins)

@@ -145,6 +145,7 @@ class SqliteStore(SqliteAlarms, SqliteEvents, SqliteOutbox, SqlitePages, SqliteP
         self._damaged_messages = set()
         self._messages = 0
         self._pins = {}
+        self._deferred = False
         self.full = False
         self._checkpoint_wanted = False  # once after the disk became full, so that the log can start over
         self._wal_frames = 0
@@ -416,10 +417,11 @@ class SqliteStore(SqliteAlarms, SqliteEvents, SqliteOutbox, SqlitePages, SqliteP
         if self._broken is not None:
             raise self._refuse()
         if self._checkpoint_wanted or self.wal_bytes >= self.checkpoint_wal:
-            if not self._pins:
-                self._checkpoint(apsw.SQLITE_CHECKPOINT_PASSIVE)
-            elif not self._pinned():
-                self._checkpoint(apsw.SQLITE_CHECKPOINT_TRUNCATE)  # the log has grown: its room is given back
+            if self._pins and self._pinned():
+                return
+            # A log that has grown under a pin gives its room back.
+            self._checkpoint(apsw.SQLITE_CHECKPOINT_TRUNCATE if self._deferred else apsw.SQLITE_CHECKPOINT_PASSIVE)
+            self._deferred = False
 
     def _checkpoint(self, mode: int) -> bool:
         """Copy the log into the database, so that the next write starts the log over. False when the disk is full."""

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from actord.server.admin import AdminClient
     from actord.storage.backup import Standing
 
-KEEP_SECONDS = 5.0  # how often the server hears that the copy goes on; it waits for a minute
+KEEP_SECONDS = 5.0  # how often the server hears that the copy goes on; it waits for ten minutes
 BEGIN_SECONDS = 120.0
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]

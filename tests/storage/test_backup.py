@@ -144,7 +144,10 @@ def test_no_checkpoint_runs_under_a_pin_and_the_log_is_given_back_after_it(data:
     assert store.keep("backup-1", seconds=60)
     serving.end()
     put(store, b"x")
-    assert (store.checkpoints, store.wal_bytes) == (1, 0)
+    assert (store.checkpoints, store.wal_bytes, os.path.getsize(store.path + "-wal")) == (1, 0, 0)
+    put(store, bytes(1 << 17))
+    assert store.checkpoints == 2
+    assert os.path.getsize(store.path + "-wal") > 1 << 17  # as ever: overwritten in place
     serving.close()
 
 
