@@ -99,7 +99,8 @@ class Dispatcher:
     def callx(self, sink: Connection, frame: Frame, now: float) -> None:
         """A CALLX frame: ``(kind, id, type, name, method, extras, flags, deadline, body)``."""
         _, id_, type_, name, method_name, extras, flags, deadline, body = frame
-        _check_frame(id_, deadline, flags, body)
+        if type(id_) is not int or not 0 <= id_ < LINK_CALLS or type(deadline) is not int or type(body) is not bytes:
+            _check_frame(id_, deadline, flags, body)
         if type(extras) is not dict or not (
             type(extras.get("key", "")) is type(extras.get("trace", "")) is type(extras.get("rid", "")) is str
         ):

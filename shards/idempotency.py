@@ -109,9 +109,11 @@ class Key(Once):
         actor = act.kv.ensure_id(batch)
         keys = act.keys
         assert keys is not None
-        now = clock.wall_ms()
+        now = batch.replies_at
+        if not now:  # one look at the clock for all of a batch
+            now = batch.replies_at = clock.wall_ms()
+            batch.replies_before = now - self._rules.ttl_ms
         batch.replies[actor, self._key] = Reply(now, self._digest, call.status, call.head, call.body)
-        batch.replies_before = now - self._rules.ttl_ms
         keys.pop(self._key, None)  # one that had expired: now it is the youngest
         keys[self._key] = None
         act.seq = batch.seq

@@ -123,6 +123,7 @@ class Batch:
         "page_counts",
         "pages",
         "replies",
+        "replies_at",
         "replies_before",
         "seq",
         "versions",
@@ -139,6 +140,7 @@ class Batch:
         self.events: dict[int, list[Event]] = {}
         self.event_logs: dict[int, tuple[int, int]] = {}
         self.replies: dict[tuple[int, str], Reply | None] = {}
+        self.replies_at = 0  # the time that whoever adds them gives all of them
         self.replies_before = 0
         self.expired_replies: list[int] = []
         self.outbox: dict[int, Message | None] = {}

@@ -133,10 +133,10 @@ class SqliteReplies(SqliteReads):
             executemany(_PUT, rows)
         complete = self._tail_rows + len(rows) >= TAIL_ROWS
         if complete:
-            entries = [(actor, key, id_) for actor, keys in tail.items() for key, id_ in keys.items()]
+            # By actor, whose entries are neighbours in any order; then the youngest, which stay where a key came again.
+            entries = [(actor, key, id_) for actor in sorted(tail) for key, id_ in tail[actor].items()]
             entries += [(row[1], row[2], row[0]) for row in rows]
             entries.append((*_MARK, last))
-            entries.sort()  # where a key was used anew, the younger row comes last, and stays
             executemany(_ENTER, [(*entry, entry_sum(*entry)) for entry in entries])
             if batch.replies_before >= self._oldest_reply:
                 gone += self._tidy(batch.replies_before)
