@@ -22,7 +22,7 @@ from contextlib import ExitStack, suppress
 from typing import Any, TypeVar
 
 import apsw
-from actord.errors import DataDirError, StoreCorrupt
+from actord.errors import DataDirError, DataDirLocked, StoreCorrupt
 from actord.storage import datadir, recovery, schema, wal
 from actord.storage.view import open_view, view_path
 
@@ -174,7 +174,7 @@ class Look:
 def looked(path: str, shards: list[int] | None, work: Callable[[Look], T]) -> T:
     """What ``work`` makes of a look that held; it is done again when files changed meanwhile.
 
-    Raises what ``Look`` and ``work`` raise, and ``DataDirError`` when the files never hold still.
+    Raises what ``Look`` and ``work`` raise, and ``DataDirLocked`` when the files never hold still.
     """
     for _ in range(_TRIES):
         try:
@@ -190,4 +190,4 @@ def looked(path: str, shards: list[int] | None, work: Callable[[Look], T]) -> T:
                 return found
         except Moved:
             continue
-    raise DataDirError(f"{path} changes faster than it can be read: ask for less at a time, or try again later.")
+    raise DataDirLocked(f"{path} changes faster than it can be read: ask for less at a time, or try again later.")

@@ -44,7 +44,6 @@ class Stored(NamedTuple):
     events: tuple[int, int, int]  # number of the oldest kept one, of the last ever, bytes
     replies: tuple[int, int]  # idempotency keys, bytes
     sent: tuple[int, int, int]  # messages that have not arrived, of them parked, bytes
-    coming: int  # messages of other actors that are on their way to it
 
 
 def count_types(look: Look) -> dict[str, int]:
@@ -113,7 +112,17 @@ def sql_image(look: Look, shard: int, actor: int) -> tuple[bytes | None, int]:
     return bytes(image) or None, sum(len(row[1]) for row in rows)
 
 
-def stored(look: Look, shard: int, actor: int, key: tuple[str, str], *, keys: int) -> Stored:
+def coming(look: Look, key: tuple[str, str]) -> int:
+    """How many messages of these shards' actors are on their way to an actor."""
+    found = [
+        look.rows(shard, "SELECT count(*) FROM {}.outbox WHERE type = ? AND name = ?", key)[0][0]
+        for shard in look.shards
+        if "outbox" in look.tables(shard)
+    ]
+    return sum(found)
+
+
+def stored(look: Look, shard: int, actor: int, *, keys: int) -> Stored:
     """Everything of one actor; ``keys``: how many of its values."""
     tables = look.tables(shard)
 
@@ -135,11 +144,6 @@ def stored(look: Look, shard: int, actor: int, key: tuple[str, str], *, keys: in
     event_bytes = one("event", "SELECT sum(length(data) + length(kind)) FROM {}.event WHERE actor = ?", actor)
     replies = one("reply_key", _REPLIES, actor, actor)
     sent = one("outbox", "SELECT count(*), count(error), sum(length(args)) FROM {}.outbox WHERE sender = ?", actor)
-    coming = [
-        look.rows(other, "SELECT count(*) FROM {}.outbox WHERE type = ? AND name = ?", key)[0][0]
-        for other in look.shards
-        if "outbox" in look.tables(other)
-    ]
     return Stored(
         shard,
         actor,
@@ -154,7 +158,6 @@ def stored(look: Look, shard: int, actor: int, key: tuple[str, str], *, keys: in
         (*log, _number(event_bytes)),
         (replies[0], replies[1] or 0) if replies else (0, 0),
         (sent[0], sent[1], sent[2] or 0) if sent else (0, 0, 0),
-        sum(coming),
     )
 
 

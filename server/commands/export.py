@@ -43,7 +43,7 @@ def read(place: Place, keys: list[Key]) -> list[Whole]:
                 id_ = look_actor.find(look, shard, slot_of(*key), *key)
                 if id_ is None:
                     continue
-                stored = look_actor.stored(look, shard, id_, key, keys=1 << 40)
+                stored = look_actor.stored(look, shard, id_, keys=1 << 40)
                 pages = [] if stored.sql is None else whole.pages_of(stored.sql)
                 some[key] = Whole(*key, stored.version, dict(stored.items), pages, stored.alarm)
             return some

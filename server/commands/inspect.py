@@ -75,20 +75,21 @@ def document(place: Place, key: Key, server: AdminClient | None, keys: int) -> d
 
     def work(look: Look) -> Stored | None:
         id_ = look_actor.find(look, shard, slot, *key)
-        return None if id_ is None else look_actor.stored(look, shard, id_, key, keys=keys)
+        return None if id_ is None else look_actor.stored(look, shard, id_, keys=keys)
 
-    stored = place.look(None, work)
+    stored = place.look([shard], work)
+    coming = sum(place.look_in_groups(lambda look: look_actor.coming(look, key)))
     return {
         "type": key[0],
         "name": key[1],
         "slot": slot,
         "shard": shard,
-        "stored": None if stored is None else _stored(stored),
+        "stored": None if stored is None else _stored(stored, coming),
         "server": None if server is None else _live(server, key),
     }
 
 
-def _stored(found: Stored) -> dict[str, Any]:
+def _stored(found: Stored, coming: int) -> dict[str, Any]:
     first, last, event_bytes = found.events
     shown = []
     for key, raw in found.items:
@@ -111,7 +112,7 @@ def _stored(found: Stored) -> dict[str, Any]:
         },
         "events": {"first": first, "last": last, "kept": last - first + 1, "bytes": event_bytes},
         "idempotency_keys": {"count": found.replies[0], "bytes": found.replies[1]},
-        "messages": {"sent": found.sent[0], "parked": found.sent[1], "coming": found.coming},
+        "messages": {"sent": found.sent[0], "parked": found.sent[1], "coming": coming},
     }
 
 

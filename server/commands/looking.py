@@ -86,6 +86,9 @@ def refusals() -> Iterator[None]:
         raise StartError(error.detail, FAILED) from None
 
 
+_TOGETHER = 64  # shards; SQLite attaches up to 125
+
+
 class Place:
     """A data directory, and where a name lives in it. Raises ``StartError`` when there is none."""
 
@@ -105,6 +108,11 @@ class Place:
 
         with refusals():
             return looked(self.path, shards, work)
+
+    def look_in_groups(self, work: Callable[[Look], T]) -> list[T]:
+        """The same for all shards, a number of them at a time."""
+        groups = range(0, self.shards, _TOGETHER)
+        return [self.look(list(range(self.shards)[first : first + _TOGETHER]), work) for first in groups]
 
     def server(self) -> AdminClient | None:
         """A line to the server that runs on it; None when none does."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from typing import Annotated
 
 import typer
@@ -43,13 +44,18 @@ def ls(
         raise typer.BadParameter(f"{plain(type_)!r} can't be the name of a class.", param_hint="TYPE")
     place = Place(app, data_dir)
     if type_ is None:
-        counts = place.look(None, look_actor.count_types)
-        for name, count in counts.items():
+        counts: Counter[str] = Counter()
+        for part in place.look_in_groups(look_actor.count_types):
+            counts.update(part)
+        for name, count in sorted(counts.items()):
             print(json_text({"type": name, "actors": count}) if as_json else f"{count:>10,}  {plain(name)}")
         if not counts and not as_json:
             print("actord: nothing has been written here yet", file=sys.stderr)
         return
-    found = place.look(None, lambda look: look_actor.names(look, type_, prefix=prefix, after=after, limit=limit + 1))
+    parts = place.look_in_groups(
+        lambda look: look_actor.names(look, type_, prefix=prefix, after=after, limit=limit + 1)
+    )
+    found = sorted(name for part in parts for name in part)[: limit + 1]
     for name in found[:limit]:
         print(json_text({"type": type_, "name": name}) if as_json else plain(name))
     if len(found) > limit:
