@@ -6,7 +6,8 @@ Only this module and ``commands`` import typer and rich: no child process ever l
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, Any
 
 import actord
 import typer
@@ -35,34 +36,47 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("serve")(serve.serve)
-app.command("dev")(serve.dev)
-app.command("init")(init.init)
-app.command("call")(call.call)
-app.command("tail")(tail.tail)
-app.command("top")(top)
-app.command("ls")(ls)
-app.command("inspect")(inspect)
-app.command("sql")(sql)
-app.command("get")(get)
-app.command("put")(put)
-app.command("rm")(rm)
-app.command("export")(export)
-app.command("import")(import_)
-app.command("fork")(fork)
-app.command("check")(check.check)
-app.command("openapi")(openapi.openapi)
-app.command("reload")(reload)
-app.command("doctor")(doctor.doctor)
-app.command("systemd")(systemd.systemd)
-app.command("reshard")(reshard)
-app.command("migrate")(migrate)
-app.command("backup")(backup)
-app.command("verify")(verify)
-app.command("restore")(restore)
-app.add_typer(alarms, name="alarms")
-app.add_typer(outbox, name="outbox")
-app.add_typer(token, name="token")
+
+# The chapters of the help, in its order.
+CHAPTERS: dict[str, dict[str, Callable[..., Any] | typer.Typer]] = {
+    "Write and serve a program": {
+        "init": init.init,
+        "dev": serve.dev,
+        "check": check.check,
+        "openapi": openapi.openapi,
+        "serve": serve.serve,
+        "reload": reload,
+        "systemd": systemd.systemd,
+    },
+    "Call actors, and watch them": {"call": call.call, "tail": tail.tail, "top": top},
+    "See and change what is stored": {
+        "ls": ls,
+        "inspect": inspect,
+        "sql": sql,
+        "get": get,
+        "put": put,
+        "rm": rm,
+        "alarms": alarms,
+        "outbox": outbox,
+    },
+    "Copy and move data": {
+        "backup": backup,
+        "verify": verify,
+        "restore": restore,
+        "export": export,
+        "import": import_,
+        "fork": fork,
+        "reshard": reshard,
+        "migrate": migrate,
+    },
+    "Keep it safe": {"token": token, "doctor": doctor.doctor},
+}
+for chapter, commands in CHAPTERS.items():
+    for name, command in commands.items():
+        if isinstance(command, typer.Typer):
+            app.add_typer(command, name=name, rich_help_panel=chapter)
+        else:
+            app.command(name, rich_help_panel=chapter)(command)
 
 
 def _version(wanted: bool) -> None:
