@@ -117,7 +117,7 @@ class _Migration:
             for number in range(count):
                 stores[number] = self._open(number)
             everything = [{"path": "", "shards": list(range(count))}]
-            boot = {"index": 0, "shards": count, "links": everything}
+            boot = {"index": 0, "shards": count, "links": everything, "data_dir": self._path}
             self._worker = Worker(boot, self._settings, self._program, stores, [])
             types = [type_ for type_ in self._program.types.values() if type_.version > 1]
             for place, type_ in enumerate(types):
