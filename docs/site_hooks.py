@@ -36,6 +36,7 @@ LANGUAGES = {".py": "python", ".toml": "toml", ".html": "html", ".json": "json",
 
 _DIRECTIVE = re.compile(r"^<!-- (?:file|part of|holds|by hand): .*? -->\n", re.MULTILINE)
 _API = re.compile(r"^<!-- api: ([\w.]+) -->$", re.MULTILINE)
+_IMAGE_OF_DOCS = re.compile(r"!\[([^\]]*)\]\(docs/")
 _LINK = re.compile(r"(?<!!)\[([^\]]*)\]\(([^)\s]+)\)")
 _HEADING = re.compile(r"^# (.*)$", re.MULTILINE)
 _FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
@@ -62,7 +63,7 @@ def on_shutdown() -> None:
 
 def on_files(files: Files, config: MkDocsConfig) -> None:
     for name, uri in PAGES.items():
-        text = (ROOT / name).read_text()
+        text = _IMAGE_OF_DOCS.sub(r"![\1](", (ROOT / name).read_text())
         files.append(File.generated(config, uri, content=_without_fences(text, _from_root)))
     wanted = {target for page in files.documentation_pages() for target in _leaving(page)}
     while wanted:
