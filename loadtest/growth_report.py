@@ -8,6 +8,7 @@ that by more than TOLERANCE is named.
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -129,7 +130,7 @@ def markdown(results: Mapping[str, Any]) -> str:
         for name in [name for name in names if name in by_curve]:
             curve = CURVES[name]
             lines += ["", f"## {curve.title[0].upper()}{curve.title[1:]}", "", f"The call: {curve.call}."]
-            lines += [f"Work of a call that grows by itself: {curve.work}.", ""]
+            lines += [*textwrap.wrap(f"Work of a call that grows by itself: {curve.work}.", 118), ""]
             lines += [f"| {axis} | CPU µs a call | p50 ms | p99 ms | bytes written a call | calls/s |"]
             lines += ["| --- | --- | --- | --- | --- | --- |"]
             lines += [_row(point) for point in by_curve[name]]
