@@ -10,11 +10,17 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Any
+from time import monotonic
+from typing import TYPE_CHECKING, Any
 
-from actord.errors import ActordError, BadRequest
-from actord.shards.call import Call, Sink
+import msgspec
+from actord.errors import ActordError, BadRequest, from_problem
+from actord.shards.call import NO_DEADLINE, Call, Lifecycle, Sink
 from actord.shards.control import Message
+
+if TYPE_CHECKING:
+    from actord.shards.activation import Activation
+    from actord.shards.turns import TurnRunner
 
 log = logging.getLogger("actord.admin")
 
@@ -32,6 +38,17 @@ class ReplyOfTurn(Sink):
     def put(self, call: Call) -> None:
         if not self.future.done():
             self.future.set_result(call)
+
+
+async def run_turn(runner: TurnRunner, act: Activation, kind: Lifecycle) -> Any:
+    """What ``kind`` returns as a turn of the actor, durable; an ``ActordError`` of it is raised here."""
+    reply = ReplyOfTurn()
+    runner.admit(Call(reply, 0, bytearray(1), act, kind, (), {}, 0, NO_DEADLINE, monotonic()))
+    call = await reply.future
+    value = msgspec.json.decode(call.body)
+    if call.status >= 400:
+        raise from_problem(value)
+    return value
 
 
 class Admin:

@@ -11,14 +11,12 @@ import asyncio
 import heapq
 from collections.abc import Callable, Iterator
 from functools import partial
-from time import monotonic
 from typing import TYPE_CHECKING
 
-import msgspec
-from actord.errors import ActordError, AlarmNotFound, BadRequest, from_problem
-from actord.shards.admin import ReplyOfTurn
+from actord.errors import ActordError, AlarmNotFound, BadRequest
+from actord.shards.admin import run_turn
 from actord.shards.alarm import wall_ms
-from actord.shards.call import NO_DEADLINE, Call, Lifecycle
+from actord.shards.call import Call, Lifecycle
 from actord.storage.api import Alarm, AlarmEntry
 
 if TYPE_CHECKING:
@@ -96,14 +94,7 @@ class AlarmAdmin:
 
     async def _change(self, change: Change, type_: str, name: str) -> bool:
         act = self._dispatcher.activation(type_, name, gone=True)
-        reply = ReplyOfTurn()
-        kind = Lifecycle("alarm", CHANGE_SECONDS, change)
-        self._runner.admit(Call(reply, 0, bytearray(1), act, kind, (), {}, 0, NO_DEADLINE, monotonic()))
-        call = await reply.future
-        value = msgspec.json.decode(call.body)
-        if call.status >= 400:
-            raise from_problem(value)
-        return bool(value)
+        return bool(await run_turn(self._runner, act, Lifecycle("alarm", CHANGE_SECONDS, change)))
 
 
 def _pages(shard: Shard, failed: bool) -> Iterator[list[AlarmEntry]]:

@@ -15,14 +15,13 @@ import binascii
 import logging
 from collections.abc import Callable
 from functools import partial
-from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-import msgspec
 from actord import codec
-from actord.errors import BadRequest, from_problem
+from actord.errors import BadRequest
 from actord.limits import VALUE_BYTES
-from actord.shards.call import NO_DEADLINE, Call, Lifecycle, Sink
+from actord.shards.admin import run_turn
+from actord.shards.call import Call, Lifecycle
 from actord.shards.kv import check_key
 
 if TYPE_CHECKING:
@@ -34,17 +33,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("actord.data")
 
 SECONDS = 30.0
-
-
-class _Reply(Sink):
-    __slots__ = ("future",)
-
-    def __init__(self) -> None:
-        self.future: asyncio.Future[Call] = asyncio.get_running_loop().create_future()
-
-    def put(self, call: Call) -> None:
-        if not self.future.done():
-            self.future.set_result(call)
 
 
 class DataAdmin:
@@ -107,14 +95,7 @@ class DataAdmin:
     async def _turn(self, request: Message, run: Callable[[Call], Message]) -> Message:
         type_, name = request["key"]
         act = self._dispatcher.activation(type_, name, gone=True)
-        reply = _Reply()
-        kind = Lifecycle("data", SECONDS, run)
-        self._runner.admit(Call(reply, 0, bytearray(1), act, kind, (), {}, 0, NO_DEADLINE, monotonic()))
-        call = await reply.future
-        value = msgspec.json.decode(call.body)
-        if call.status >= 400:
-            raise from_problem(value)
-        found: Message = value
+        found: Message = await run_turn(self._runner, act, Lifecycle("data", SECONDS, run))
         return found
 
 

@@ -20,11 +20,10 @@ from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-from actord.errors import BadRequest, from_problem
+from actord.errors import BadRequest
 from actord.shards import whole
-from actord.shards.admin import ReplyOfTurn
-from actord.shards.call import NO_DEADLINE, Call, Effect, Lifecycle
+from actord.shards.admin import run_turn
+from actord.shards.call import Call, Effect, Lifecycle
 from actord.shards.events import known_numbers
 from actord.shards.whole import Whole
 
@@ -105,14 +104,7 @@ class WholeAdmin:
             raise
 
     async def _turn(self, act: Activation, run: Callable[[Call], Message]) -> Message:
-        reply = ReplyOfTurn()
-        kind = Lifecycle("whole", SECONDS, run)
-        self._runner.admit(Call(reply, 0, bytearray(1), act, kind, (), {}, 0, NO_DEADLINE, monotonic()))
-        call = await reply.future
-        value = msgspec.json.decode(call.body)
-        if call.status >= 400:
-            raise from_problem(value)
-        found: Message = value
+        found: Message = await run_turn(self._runner, act, Lifecycle("whole", SECONDS, run))
         return found
 
 
