@@ -35,9 +35,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("actord.admission")
 
-# For so long turns run before anything else does. A busy worker needs less for all that comes in one iteration: commits
-# stay as large as they were.
-SLICE_SECONDS = 0.005
 # For how long calls must have waited too long before anything is refused.
 INTERVAL_SECONDS = 0.1
 # With fewer names in the queue these are hot names, and not an overload.
