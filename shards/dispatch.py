@@ -24,10 +24,10 @@ from actord.shards.inbox import NOTHING, arrive, came_before, checked
 from actord.shards.problem import MSGPACK_HEAD
 from actord.shards.registry import ActorType, Method, Program
 from actord.shards.shard import Shard
-from actord.shards.slots import slot_of
+from actord.shards.slots import SLOTS, slot_of
 from actord.shards.sql import SqlPool
 from actord.shards.turns import TurnRunner
-from actord.shards.wire import BODY_FOLLOWS, EVENTS, FULL, MSGPACK, OPENAPI, PAIR, SHED, Frame, WireError
+from actord.shards.wire import BODY_FOLLOWS, EVENTS, MSGPACK, OPENAPI, PAIR, SHED, Frame, WireError
 
 if TYPE_CHECKING:
     from actord.shards.intake import Connection
@@ -38,6 +38,7 @@ log = logging.getLogger("actord.dispatch")
 
 _RETRY_AFTER = 1.0
 FRONTS_SECONDS = 1.0
+_SLOT_NUMBERS = tuple(range(SLOTS))  # one object for each, instead of one in each activation
 
 
 class Dispatcher:
@@ -57,7 +58,6 @@ class Dispatcher:
         self._admission = runner.admission
         self._admission.on_shed = self._tell_fronts
         self._admission.on_excess = self._turn_away
-        self._admission.fullness.on_change = self._tell_full
         self._gate = gate
         self._evictor = evictor
         self._pool = pool = SqlPool(settings.sql_connections)
@@ -221,11 +221,6 @@ class Dispatcher:
             if connection.caller.startswith("front-"):
                 connection.put_frame((SHED, share))
 
-    def _tell_full(self, act: Activation, full: bool) -> None:
-        for connection in self.connections:
-            if connection.caller.startswith("front-"):
-                connection.put_frame((FULL, act.host.type.name, act.name, full))
-
     def _admitted(self, call: Call, extras: dict[str, Any], flags: int, body: bytes) -> None:
         """What concerns calls with extras alone. Their turn has not begun: admission only queues it."""
         message = extras.get("msg")
@@ -269,8 +264,6 @@ class Dispatcher:
         if act is None:
             act = self._activate(host, name)
         if act.mailbox is not None and len(act.mailbox) >= host.mailbox:
-            if sink.outside:
-                self._admission.fullness.refused(act, now)
             raise ActorOverloaded(
                 f"{len(act.mailbox)} calls wait for this {host.type.name} already.", retry_after=_RETRY_AFTER
             )
@@ -334,7 +327,7 @@ class Dispatcher:
 
     def _activate(self, host: Host, name: str) -> Activation:
         check_name(name)
-        slot = slot_of(host.type.name, name)
+        slot = _SLOT_NUMBERS[slot_of(host.type.name, name)]
         act = Activation(host, name, self._shard(slot), slot)
         host.activations[name] = act
         host.created += 1

@@ -3,7 +3,14 @@
 1. Nothing is evicted that runs, waits, or holds a reply or a write that is not yet durable.
 2. A turn pays nothing for it: it leaves the number of the current sweep behind. Activations wait in buckets, one for
    each sweep to come, and are looked at when their bucket is due; those used since move on.
-3. Over the memory target the least recently used go first, in slices, so that calls get through between them.
+3. Near the memory target the least recently used go first, in slices, so that calls get through between them. It is
+   looked at each second and each ``FRESH`` new activations, and begins below the target, so that the target is not
+   passed by what a worker takes meanwhile.
+4. What leaves memory makes room for others; whether the process shrinks is the allocator's affair. Python's gives back
+   pieces of 1 MiB in which nothing is left, and a single object that stays holds one. So a process that has not shrunk
+   is no reason to go on: the next ones go when the room is used up, because there are as many as before, or because the
+   process grows again. Over the target itself it goes on, but less and less often when it gets nothing for it: a
+   worker whose own needs are over its target, or whose memory is in such pieces, keeps what its actors need.
 """
 
 from __future__ import annotations
@@ -18,7 +25,12 @@ from actord.shards.turns import TurnRunner
 
 SWEEP_SECONDS = 1.0
 SLICE = 2_000  # activations looked at in one piece of work
-_UNDER_TARGET = 0.9  # how far below the target an eviction for memory goes
+FRESH = 500  # about half a MiB of small instances
+# As parts of the target: where evictions for memory begin, how far they go, and by how much a process that did not
+# shrink must grow until there are more. They go so far that looking for the least recently used, among all, is seldom.
+_HIGH, _LOW, _GROWTH = 0.95, 0.85, 0.01
+_LEAST_GAIN = 0.125  # of what the evicted ones took: less was in vain
+_LONGEST_PAUSE = 64  # sweeps
 
 
 class Evictor:
@@ -33,18 +45,42 @@ class Evictor:
         self._buckets: defaultdict[int, list[Activation]] = defaultdict(list)
         self._due: list[Activation] = []
         self._victims: list[Activation] = []
+        self._leaving: list[Activation] = []  # victims whose ``on_deactivate`` runs first
+        self._level = self._high = int(memory_target * _HIGH)  # more resident memory than this is too much
+        self._low = int(memory_target * _LOW)
+        self._before = 0  # resident memory when the evictions under way began, and
+        self._hoped = 0  # resident memory after which the evictions under way were worth it
+        self._pause = 1  # sweeps between two attempts to get below the target
+        self._next_attempt = 0
+        self._added = 0  # activations so far,
+        self._next_look = FRESH  # how many they are at the next look,
+        self._full = 0  # so many in memory at a time have used up what the last evictions for memory gave
+        self.on_growth: Callable[[], None] = lambda: None  # asks for a call of ``more`` soon
+        self.before_giving_back: Callable[[], None] = lambda: None  # others let go of what was evicted
         self.evictions = 0
         self.for_memory = 0  # of them, those of promise 3
+
+    @property
+    def has_room(self) -> bool:
+        """False when what the process needs by itself leaves no instance in peace."""
+        return self._own < self._low
 
     def add(self, act: Activation) -> None:
         """Watch a new activation."""
         act.last_used = self._runner.tick
         self._buckets[self._due_tick(act)].append(act)
+        self._added += 1
+        if self._added >= self._next_look:
+            self._next_look = self._added + FRESH
+            self.on_growth()
 
     def sweep(self) -> bool:
         """Advance the clock and evict what is idle. True when there is more to do soon: call ``more`` then."""
         self._runner.tick += 1
         self._due += self._buckets.pop(self._runner.tick, ())
+        if self._leaving:
+            self._victims += [act for act in self._leaving if act.instance is None]
+            self._leaving = []
         return self.more()
 
     def more(self) -> bool:
@@ -55,7 +91,7 @@ class Evictor:
             if act.host.activations.get(act.name) is not act:
                 continue  # evicted for memory since
             due = self._due_tick(act)
-            if due > tick:
+            if due > tick and act.instance is not None:
                 if act.evictable:
                     act.kv.trim(self._cache_limit)
                 self._buckets[due].append(act)
@@ -64,31 +100,51 @@ class Evictor:
         return bool(self._due) or self._relieve()
 
     def _relieve(self) -> bool:
-        """Over the memory target: evict the least recently used, a slice at a time. True when there are more."""
+        """Near the memory target: evict the least recently used, a slice at a time. True when there are more."""
         if not self._victims and not self._choose():
             return False
         part, self._victims = self._victims[:SLICE], self._victims[SLICE:]
         for act in part:
-            self.for_memory += self._evict(act)
+            if self._evict(act):
+                self.for_memory += 1
+            elif act.host.type.has_on_deactivate:
+                self._leaving.append(act)
         if self._victims:
             return True
         del part
         for tick, bucket in list(self._buckets.items()):
             self._buckets[tick] = [act for act in bucket if act.host.activations.get(act.name) is act]
+        self.before_giving_back()
         _give_back()
+        self._judge(self._resident())
         return False
 
     def _choose(self) -> bool:
         """Line up whom memory pressure takes. False when there is no pressure, or nobody to take."""
         resident = self._resident()
-        if resident <= self._target:
+        if resident <= self._high:
+            self._level, self._pause, self._full = self._high, 1, 0
+            return False
+        there = self._added - self.evictions
+        used_up = resident > self._level or there >= self._full
+        if not used_up and (resident <= self._target or self._runner.tick < self._next_attempt):
             return False
         oldest = sorted((act for bucket in self._buckets.values() for act in bucket if act.evictable), key=_last_used)
         # What the process needs by itself can't be evicted: the instances have to give all that is too much.
         evictable = max(resident - self._own, 1)
-        share = min(1.0, (resident - self._target * _UNDER_TARGET) / evictable)
+        share = min(1.0, (resident - self._low) / evictable)
         self._victims = oldest[: max(100, int(len(oldest) * share))]
+        self._full, self._before = there, resident
+        self._hoped = resident - int(evictable * share * _LEAST_GAIN)
         return bool(self._victims)
+
+    def _judge(self, resident: int) -> None:
+        """After evictions for memory: when are there to be more?"""
+        # What was given back is taken again before the room is used up.
+        self._level = max(self._high, self._before, resident + int(self._target * _GROWTH))
+        self._full = max(self._full, self._added - self.evictions + FRESH)
+        self._pause = 1 if resident <= self._hoped else min(2 * self._pause, _LONGEST_PAUSE)
+        self._next_attempt = self._runner.tick + self._pause
 
     def let_go(self) -> None:
         """Evict whoever can be, however short their rest was."""
@@ -100,14 +156,13 @@ class Evictor:
 
     def _evict(self, act: Activation) -> bool:
         """True when the activation has left memory."""
-        if not act.evictable:
+        activations = act.host.activations
+        if not act.evictable or activations.get(act.name) is not act:
             return False
         if act.instance is not None and act.host.type.has_on_deactivate:
             self._runner.deactivate(act)  # a turn; it goes at a later sweep
             return False
-        activations = act.host.activations
-        if activations.get(act.name) is act:
-            del activations[act.name]
+        del activations[act.name]
         act.instance = None
         act.kv.detach()
         self.evictions += 1
@@ -115,7 +170,7 @@ class Evictor:
 
 
 def _last_used(act: Activation) -> int:
-    return act.last_used
+    return -1 if act.instance is None else act.last_used
 
 
 def _give_back() -> None:

@@ -3,7 +3,9 @@
 1. It costs a call nothing: about ``SAMPLES`` calls a second are looked at, however many there are.
 2. It is bounded: ``KEYS`` names. An actor with more than a ``KEYS``-th of the calls is among them; what its count may
    be too high by is known (``over``).
-3. It forgets: it speaks of the last one to two ``WINDOW_SECONDS``.
+3. It forgets: it speaks of the last one to two ``WINDOW_SECONDS``; and whom memory pressure has evicted, at once, since
+   the names and counts of those hold memory that is to be given back (see ``shards.recent``). Called again, such an
+   actor is counted from then on.
 
 The calls that it looks at are the ones that ``shards.recent`` keeps.
 
@@ -97,6 +99,11 @@ class HotActors:
         now = self._now()
         if now - self._current.since >= WINDOW_SECONDS:
             self._before, self._current = self._current, Sketch(now)
+
+    def forget_absent(self, find: Callable[[Key], object | None]) -> None:
+        """Forget those actors for which ``find`` returns None."""
+        for sketch in (self._current, self._before):
+            sketch.entries = {key: entry for key, entry in sketch.entries.items() if find(key) is not None}
 
     def top(self, count: int) -> list[tuple[str, str, float, float, float]]:
         """(type, name, calls a second, of which too many at most, run time as a share of the time)."""

@@ -118,6 +118,8 @@ class Worker:
         router.dispatcher = dispatcher
         dispatcher.body_bytes = settings.http.body_bytes
         set_env(cast(Env, env))
+        self.evictor.on_growth = self._on_growth
+        self.evictor.before_giving_back = partial(meter.hot.forget_absent, dispatcher.find)
         self._door = dispatcher.front_door = self._open_doors(program, env)
         count = boot["shards"]
         self.shards = {
@@ -227,6 +229,8 @@ class Worker:
 
     async def start(self) -> None:
         """Let calls in."""
+        if not self.evictor.has_room:
+            log.warning("runtime.memory_target is about what this worker takes by itself: no instance stays long")
         self.outbox.start()
         self.dispatcher.await_fronts(f"front-{index}" for index in range(self.settings.server.fronts))
         sock = socket.socket(fileno=os.dup(self._boot["listen"]))
@@ -267,6 +271,9 @@ class Worker:
         if self._meter.tick(self.runner.deepest):
             self.runner.deepest = 0
         self._sweeping = self._loop.call_later(SWEEP_SECONDS, self._sweep)
+
+    def _on_growth(self) -> None:
+        self._loop.call_soon(self._sweep_more)
 
     def _sweep_more(self) -> None:
         if not self.done.done() and self.evictor.more():

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from typing import Any
+from collections.abc import Iterable
+from itertools import pairwise
+from typing import Any, ClassVar
 
 import pytest
 from actord import StatefulActor
 from actord.limits import MIB
 from actord.shards.activation import Activation
+from actord.shards.eviction import FRESH, Evictor
 from actord.shards.kv import KV
 
 from tests.support.harness import Core, steps
@@ -105,13 +108,122 @@ async def test_over_the_memory_target_the_least_recently_used_go_first() -> None
         await core.value(f"0-{i}", "touch")  # the first ones again
     await sweep(core, 1)
     assert len(core.activations()) == 400
-    core.resident = 120 * MIB  # a quarter has to go: 1 - 100 * 0.9 / 120
+    core.resident = 136 * MIB  # three eighths have to go: 1 - 100 * 0.85 / 136
     await sweep(core, 1)
-    assert len(core.activations()) == 300
+    assert len(core.activations()) == 250
     assert not any(name.startswith("1-") for name in core.activations())
     core.resident = 80 * MIB
     await sweep(core, 5)
-    assert len(core.activations()) == 300
+    assert len(core.activations()) == 250
+
+
+async def touch(core: Core, names: Iterable[str]) -> None:
+    for name in names:
+        await core.value(name, "touch")
+
+
+async def test_a_process_that_does_not_shrink_keeps_the_others_until_the_room_is_used_up() -> None:
+    core = Core(Item, idle_after=1000, memory_target=100 * MIB)
+    await touch(core, (f"a{i}" for i in range(2_000)))
+    core.resident = 97 * MIB
+    await sweep(core, 1)
+    left = len(core.activations())
+    assert left == pytest.approx(2_000 * 85 / 97, abs=2)
+    await sweep(core, 10)  # the allocator has kept it all
+    assert len(core.activations()) == left
+    await touch(core, (f"b{i}" for i in range(FRESH - 10)))
+    await sweep(core, 10)
+    assert len(core.activations()) == left + FRESH - 10
+    await touch(core, (f"c{i}" for i in range(20)))  # now there are as many as fit
+    await sweep(core, 1)
+    assert len(core.activations()) == pytest.approx((left + FRESH + 10) * 85 / 97, abs=2)
+
+
+async def test_memory_that_grows_again_evicts_again() -> None:
+    core = Core(Item, idle_after=1000, memory_target=100 * MIB)
+    await touch(core, (f"a{i}" for i in range(2_000)))
+    core.resident = 96 * MIB
+    await sweep(core, 1)
+    left = len(core.activations())
+    assert left < 2_000
+    core.resident = int(96.9 * MIB)
+    await sweep(core, 1)
+    assert len(core.activations()) == left
+    core.resident = int(97.1 * MIB)  # of the same instances, whose caches have grown
+    await sweep(core, 1)
+    assert len(core.activations()) < left
+
+
+async def test_a_worker_that_gets_nothing_for_its_evictions_tries_less_and_less_often() -> None:
+    core = Core(Item, idle_after=1000, memory_target=100 * MIB)
+    core.resident = 150 * MIB
+    rounds = 0
+    for second in range(300):
+        await touch(core, (f"a{i}" for i in range(200)))
+        before = core.evictor.for_memory
+        await sweep(core, 1)
+        rounds += core.evictor.for_memory > before
+        if second == 1:
+            assert rounds == 1
+    assert 5 <= rounds <= 12  # at 0, 2, 6, 14, 30, 62, 126, 190, 254
+
+
+async def test_over_the_target_every_sweep_evicts_as_long_as_it_helps() -> None:
+    core = Core(Item, idle_after=1000, memory_target=100 * MIB)
+    await touch(core, (f"a{i}" for i in range(2_000)))
+    core.resident = 180 * MIB
+    core.evictor.before_giving_back = lambda: setattr(core, "resident", core.resident - 20 * MIB)
+    seen = [core.evictor.for_memory]
+    for _ in range(6):
+        await sweep(core, 1)
+        seen.append(core.evictor.for_memory)
+    assert [after > before for before, after in pairwise(seen)] == [True] * 4 + [False] * 2
+    assert core.resident == 100 * MIB
+
+
+async def test_a_target_below_the_needs_of_the_worker_itself_is_known_from_the_start() -> None:
+    core = Core(Item)
+    assert core.evictor.has_room
+    assert not Evictor(core.runner, 100 * MIB, 0, lambda: 90 * MIB).has_room
+
+
+async def test_memory_is_looked_at_before_a_second_is_over_when_many_activations_come() -> None:
+    core = Core(Item, idle_after=1000)
+    asked: list[int] = []
+    core.evictor.on_growth = lambda: asked.append(len(core.activations()))
+    await touch(core, (f"a{i}" for i in range(2 * FRESH + 10)))
+    assert asked == [FRESH, 2 * FRESH]
+
+
+class Leaves(Item):
+    gone: ClassVar[list[str]] = []
+
+    async def on_deactivate(self) -> None:
+        self.gone.append(self.ctx.id)
+
+
+async def test_memory_pressure_takes_the_least_recently_used_also_of_those_with_on_deactivate() -> None:
+    Leaves.gone.clear()
+    core = Core(Leaves, idle_after=1000, memory_target=100 * MIB)
+    for generation in range(4):
+        await touch(core, (f"{generation}-{i}" for i in range(250)))
+        await sweep(core, 1)
+    core.resident = int(113.4 * MIB)  # a quarter has to go
+    await sweep(core, 2)  # their turns run after the first
+    assert len(core.activations()) == pytest.approx(750, abs=2)
+    assert not any(name.startswith("0-") and int(name[2:]) < 240 for name in core.activations())
+    assert len(Leaves.gone) == 1_000 - len(core.activations())
+
+
+async def test_an_idle_instance_with_on_deactivate_leaves_at_the_sweep_after_its_turn() -> None:
+    Leaves.gone.clear()
+    core = Core(Leaves, idle_after=50)
+    await touch(core, ["a"])
+    await sweep(core, 50)
+    assert Leaves.gone == ["a"]
+    assert set(core.activations()) == {"a"}
+    await sweep(core, 1)
+    assert core.activations() == {}
 
 
 async def test_an_evicted_instance_is_found_again_by_the_next_call_with_all_that_was_committed(store: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import weakref
 from time import monotonic
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +14,7 @@ from actord import ActorError, StatefulActor
 from actord.measures import SECONDS, Histogram
 from actord.shards.hot import KEYS, SAMPLES, WINDOW_SECONDS, HotActors
 from actord.shards.meter import Meter
-from actord.shards.recent import ACTORS, CALLS, WATCH_SECONDS
+from actord.shards.recent import ACTORS, CALLS, WATCH_SECONDS, Recent
 from actord.shards.slow import LINES
 from actord.shards.slow import WINDOW_SECONDS as SLOW_WINDOW
 
@@ -189,10 +190,42 @@ def test_the_last_calls_of_each_actor_are_kept_split_and_in_bounds() -> None:
     assert [entry[-1] for entry in hot.recent.of(("Cell", "other-7"))] == [3.0, 4.0, 5.0, 6.0]
     hot.note(_calls(["other-7"] * 100), 9.0)
     assert len(hot.recent.of(("Cell", "other-7"))) == CALLS
-    for name in range(ACTORS):
-        hot.recent.add(("Cell", str(name)), _calls(["x"])[0], 9.0)
+    for name in range(10 * ACTORS):
+        hot.recent.add(("Cell", str(name)), _calls(["x"])[0], 10.0 + name)
+        if name % 100 == 0:
+            hot.recent.add(("Cell", "star"), _calls(["x"])[0], 10.0 + name)
     assert hot.recent.of(("Cell", "rare")) == []
+    assert len(hot.recent.of(("Cell", "star"))) == CALLS  # seen again and again, it is not displaced
     assert hot.recent.of(("Cell", "missing")) == []
+
+
+class Name(str):
+    """One that a weak reference can look at."""
+
+
+class Time(float):
+    """The same."""
+
+
+def test_the_last_calls_hold_no_object_that_a_call_made() -> None:
+    recent = Recent()
+    name, times = Name("a"), [Time(1.5), Time(2.5), Time(3.5), Time(4.5)]
+    [call] = _calls(["x"])
+    call.queued, call.started, call.ended, left = times
+    made = [weakref.ref(thing) for thing in (name, *times)]
+    recent.add(("Cell", name), call, left)
+    del name, times, call, left
+    assert [ref() for ref in made] == [None] * 5
+    assert recent.of(("Cell", "a")) == [("add", 200, 1.5, 2.5, 3.5, 4.5)]
+
+
+def test_whom_memory_pressure_evicted_is_forgotten_and_counted_anew() -> None:
+    hot = HotActors(lambda: 0.0)
+    hot.note(_calls(["a"] * 5 + ["b"] * 3), 0.0)
+    hot.forget_absent({("Cell", "b"): "there"}.get)
+    assert [(entry[1], entry[2]) for entry in hot.top(5)] == [("b", 3.0)]
+    hot.note(_calls(["a"]), 0.0)
+    assert [(entry[1], entry[2], entry[3]) for entry in hot.top(5)] == [("b", 3.0, 0.0), ("a", 1.0, 0.0)]
 
 
 def test_a_watched_actor_has_every_call_kept_and_nobody_is_watched_for_ever() -> None:
