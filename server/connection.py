@@ -26,7 +26,7 @@ from actord.server.problems import CONTINUE, problem
 from actord.server.routes import CALL, DOOR, route
 from actord.server.streams import StreamableExchange
 from actord.shards import wire
-from actord.shards.shedding import SHED_CALL
+from actord.shards.shedding import READY_MADE
 from actord.shards.slots import slot_of
 
 if TYPE_CHECKING:
@@ -266,8 +266,8 @@ class Connection(asyncio.Protocol):
             requests.begin(self, exchange, request, kind, type_, name, verb, timing)
         except ActordError as error:
             self.server.refused[type(error).__name__] += 1
-            if error is SHED_CALL and type(exchange) is PlainExchange and not self.deaf:
-                exchange.shed()
+            if error in READY_MADE and type(exchange) is PlainExchange and not self.deaf:
+                exchange.shed(error)
                 return
             exchange = exchange or self._exchange(method, head)
             exchange.link = None

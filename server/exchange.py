@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from actord.errors import ActorUnavailable
+from actord.errors import ActordError, ActorUnavailable
 from actord.server.problems import CLOSE, KEEP_ALIVE, problem
 from actord.shards.link import Link, Waiter
 
@@ -107,10 +107,10 @@ class PlainExchange(Exchange):
         self.answer = answer
         connection.answered()
 
-    def shed(self) -> None:
+    def shed(self, error: ActordError) -> None:
         """Its worker has too much to do, and the request is answered here: often, and always the same."""
         self.link = None
-        self.answer = self.connection.server.framer.shed()
+        self.answer = self.connection.server.framer.shed(error)
         self.connection.queue.append(self)
         self.connection.answered()
 

@@ -12,7 +12,6 @@ from time import time
 
 import orjson
 from actord.errors import ActordError, Unauthorized
-from actord.shards.shedding import SHED_CALL
 
 _STATUS = {status.value: b"%d %s" % (status.value, status.phrase.encode()) for status in HTTPStatus}
 _TITLES = {status.value: status.phrase for status in HTTPStatus}
@@ -29,16 +28,17 @@ CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 class Framer:
     """Frames answers. ``tick`` renews the date and has to be called about once a second."""
 
-    __slots__ = ("_shed", "date", "plain")
+    __slots__ = ("_ready_made", "date", "plain")
 
     def __init__(self) -> None:
         self.plain: dict[int, bytes] = {}
+        self._ready_made: dict[ActordError, bytes] = {}
         self.tick()
 
     def tick(self) -> None:
         self.date = b"Date: " + formatdate(time(), usegmt=True).encode() + b"\r\n"
         self.plain.clear()
-        self._shed = b""
+        self._ready_made.clear()
 
     def plain_prefix(self, status: int) -> bytes:
         """Everything before the length of a JSON answer of an actor, kept in ``plain`` until the next tick."""
@@ -58,12 +58,13 @@ class Framer:
         self.plain[status] = prefix
         return prefix
 
-    def shed(self) -> bytes:
+    def shed(self, error: ActordError) -> bytes:
         """The whole answer to a call that a front refuses for its worker, kept until the next tick."""
-        if not self._shed:
-            status, head, body = problem(SHED_CALL)
-            self._shed = self.frame(status, head, body, no_store=True)
-        return self._shed
+        answer = self._ready_made.get(error)
+        if answer is None:
+            status, head, body = problem(error)
+            answer = self._ready_made[error] = self.frame(status, head, body, no_store=True)
+        return answer
 
     def frame(
         self,

@@ -26,6 +26,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from actord.shards.fullness import Fullness
 from actord.shards.shedding import SHED_SECONDS
 
 if TYPE_CHECKING:
@@ -34,9 +35,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("actord.admission")
 
-# For so long turns run before anything else does. A busy worker needs less for all that comes in one iteration: commits
-# stay as large as they were.
-SLICE_SECONDS = 0.005
 # For how long calls must have waited too long before anything is refused.
 INTERVAL_SECONDS = 0.1
 # With fewer names in the queue these are hot names, and not an overload.
@@ -79,6 +77,7 @@ class Admission:
         "_target",
         "_told",
         "crowded",
+        "fullness",
         "most",
         "on_excess",
         "on_shed",
@@ -91,6 +90,7 @@ class Admission:
         self._bound = self.most = 1 << 30
         self._target = 0.0
         self.crowded = False
+        self.fullness = Fullness()
         self.refused = 0  # since the start
         self.shed = 0.0  # the share of calls that fronts refuse
         self.on_shed: Callable[[float], None] = lambda share: None
@@ -127,6 +127,8 @@ class Admission:
 
     def look(self, now: float, waiting: int) -> None:
         """Called when nothing waits any more, and when the runner has worked for a slice of time."""
+        if self.fullness.names:
+            self.fullness.look()
         ready = self._ready
         if not ready:
             self._probe = None

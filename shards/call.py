@@ -147,14 +147,14 @@ class Lifecycle:
 
     times: ClassVar[Times | None] = None  # its turns are not counted
 
-    def __init__(self, name: str, timeout: float, run: Callable[[Call], Any] | None = None) -> None:
+    def __init__(self, name: str, timeout: float, run: Callable[[Call], Any]) -> None:
         self.name = name
         self.label = name.encode()
         self.timeout = timeout
-        self.run = run  # what it does with its turn; None where the turn runner knows itself
+        self.run = run  # what it does with its turn: a coroutine, or the result
 
 
-REFUSAL = Lifecycle("", 0.0)  # the method of a call that was refused before one was found
+REFUSAL = Lifecycle("", 0.0, lambda turn: None)  # the method of a call that was refused before one was found
 
 
 class Call:

@@ -27,7 +27,7 @@ from actord.shards.shard import Shard
 from actord.shards.slots import SLOTS, slot_of
 from actord.shards.sql import SqlPool
 from actord.shards.turns import TurnRunner
-from actord.shards.wire import BODY_FOLLOWS, EVENTS, MSGPACK, OPENAPI, PAIR, SHED, Frame, WireError
+from actord.shards.wire import BODY_FOLLOWS, EVENTS, FULL, MSGPACK, OPENAPI, PAIR, SHED, Frame, WireError
 
 if TYPE_CHECKING:
     from actord.shards.intake import Connection
@@ -58,6 +58,7 @@ class Dispatcher:
         self._admission = runner.admission
         self._admission.on_shed = self._tell_fronts
         self._admission.on_excess = self._turn_away
+        self._admission.fullness.on_change = self._tell_full
         self._gate = gate
         self._evictor = evictor
         self._pool = pool = SqlPool(settings.sql_connections)
@@ -221,6 +222,11 @@ class Dispatcher:
             if connection.caller.startswith("front-"):
                 connection.put_frame((SHED, share))
 
+    def _tell_full(self, act: Activation, full: bool) -> None:
+        for connection in self.connections:
+            if connection.caller.startswith("front-"):
+                connection.put_frame((FULL, act.host.type.name, act.name, full))
+
     def _admitted(self, call: Call, extras: dict[str, Any], flags: int, body: bytes) -> None:
         """What concerns calls with extras alone. Their turn has not begun: admission only queues it."""
         message = extras.get("msg")
@@ -264,6 +270,8 @@ class Dispatcher:
         if act is None:
             act = self._activate(host, name)
         if act.mailbox is not None and len(act.mailbox) >= host.mailbox:
+            if sink.outside:
+                self._admission.fullness.refused(act, now)
             raise ActorOverloaded(
                 f"{len(act.mailbox)} calls wait for this {host.type.name} already.", retry_after=_RETRY_AFTER
             )

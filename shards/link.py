@@ -37,6 +37,7 @@ from actord.shards.wire import (
     CANCEL,
     DATA,
     DRAINING,
+    FULL,
     GRANT,
     GRANT_BODY,
     HEAD,
@@ -189,7 +190,7 @@ class Link(asyncio.Protocol):
         """
         free = self._free
         if not free or self._bytes > self._room:
-            self._look_closer()
+            self._look_closer(kind, fields)
         id_ = free.pop()
         waiter.frame = frame = (kind, id_, *fields)
         self._bytes += len(fields[-1])
@@ -220,10 +221,10 @@ class Link(asyncio.Protocol):
         self._out += [frame for frame in kept if frame[1] in waiting and waiting[frame[1]].frame is frame]
         self._flush()
 
-    def _look_closer(self) -> None:
+    def _look_closer(self, kind: int, fields: tuple[Any, ...]) -> None:
         """Something is in the way of calls: raises ``ActorOverloaded`` when it is in that of this one."""
-        self.shed.choose()
-        if not self.shed.share:
+        self.shed.choose(kind, fields)
+        if self.shed.over:
             self._room = LINK_BYTES
         if not self._free or self._bytes > LINK_BYTES:
             raise ActorOverloaded("The worker has too many calls waiting.", retry_after=1)
@@ -405,6 +406,9 @@ class Link(asyncio.Protocol):
         elif frame[0] == SHED and len(frame) == 2 and type(frame[1]) is float:
             self.shed.ask(frame[1])
             self._room = -1
+        elif frame[0] == FULL and len(frame) == 4 and type(frame[1]) is type(frame[2]) is str:
+            self.shed.fill(*frame[1:])
+            self._room = -1
         elif frame[0] == DRAINING:
             self.ready = False  # what comes now waits for the successor
             self._leaving = True
@@ -432,7 +436,7 @@ class Link(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         was_up = self._up
-        self.shed.ask(0.0)
+        self.shed.end()
         self.ready = self._up = False
         self._transport = None
         self._out = []

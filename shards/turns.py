@@ -10,7 +10,7 @@
 4. A call is marked in its link's begun map before the clock is looked at and the turn begins; one that is late or was
    given up is unmarked and refused instead.
 5. A turn that had written and fails takes its instance with it: the object's fields may be ahead of storage.
-6. After a few milliseconds of turns replies leave and what has arrived is read (shards/admission.py).
+6. After a few milliseconds of turns replies leave and what has arrived is read (shards/slices.py).
 """
 
 from __future__ import annotations
@@ -38,11 +38,13 @@ from actord.errors import (
 )
 from actord.http import Response
 from actord.shards.activation import Activation, ActorContext
-from actord.shards.admission import SLICE_SECONDS, Admission
+from actord.shards.admission import Admission
 from actord.shards.blackbox import mark, private_box
 from actord.shards.blocking import BLOCKING_SECONDS, BlockingSteps
 from actord.shards.call import NO_DEADLINE, Call, Lifecycle, Sink, as_turn, current_turn
+from actord.shards.lifecycle import activate, deactivate
 from actord.shards.problem import as_error, log_fault, result_error
+from actord.shards.slices import REST_SECONDS, SHORT_SECONDS, Slices
 
 if TYPE_CHECKING:
     from actord.shards.gate import OutputGate
@@ -62,10 +64,11 @@ class TurnRunner:
         self._gate = gate
         self._env = env
         self._call_timeout = call_timeout
-        self._initialise = Lifecycle("on_activate", init_timeout)
-        self._deactivate = Lifecycle("on_deactivate", init_timeout)
+        self._initialise = Lifecycle("on_activate", init_timeout, activate)
+        self._deactivate = Lifecycle("on_deactivate", init_timeout, deactivate)
         self._ready: deque[Call] = deque()
         self.admission = Admission(self._ready)
+        self._slices = Slices()
         self._slice_end = 0.0
         self._parked: asyncio.Future[None] | None = None
         self.tasks: set[asyncio.Task[None]] = set()  # that run turns, or wait for one
@@ -136,13 +139,18 @@ class TurnRunner:
 
     @coroutine
     def _pump(self) -> Generator[Any, Any, None]:
-        ready = self._ready
+        ready, slices = self._ready, self._slices
         task = asyncio.current_task()
         assert task is not None
         slice_end = self._slice_end
         late = monotonic() > slice_end  # the turns before this pump awaited something
         while True:
             if late or not ready:
+                if ready and slices.goes_on(monotonic(), slice_end + REST_SECONDS):
+                    slice_end = self._slice_end = slice_end + REST_SECONDS
+                    late = False
+                    continue
+                slices.last = None
                 self._settle()
                 self.admission.look(monotonic(), self.waiting)
                 self._parked = parked = None if ready else self._loop.create_future()
@@ -154,8 +162,10 @@ class TurnRunner:
                     if not self.stopped:
                         self._start_pump()
                     return
-                slice_end = self._slice_end = monotonic() + SLICE_SECONDS
+                slice_end = self._slice_end = monotonic() + SHORT_SECONDS
                 late = False
+                if ready:
+                    slices.last, slices.names = ready[-1], len(ready)
                 continue
             call = ready.popleft()
             if self.stopped or not self._begin(call):
@@ -185,7 +195,7 @@ class TurnRunner:
         method = call.method
         mark(self.box, 0, method.label, act.label)
         if type(method) is Lifecycle:
-            result: Any = self._run_lifecycle(act, method)
+            result: Any = method.run(call)
         else:
             try:
                 if call.kwargs:
@@ -333,19 +343,6 @@ class TurnRunner:
             first.args = tuple(initialisers)
             self._ready.appendleft(first)
         return True
-
-    async def _run_lifecycle(self, act: Activation, which: Lifecycle) -> Any:
-        if which.run is not None:
-            assert act.turn is not None
-            return which.run(act.turn)
-        if which is self._initialise:
-            turn = act.turn
-            assert turn is not None
-            for initialise in turn.args:
-                await initialise()
-        elif act.instance is not None:
-            await act.instance.on_deactivate()
-        return None
 
     # -- a turn's end
 

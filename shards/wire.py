@@ -16,11 +16,13 @@ Caller to worker                                                  Worker to call
   CYCLE   token, path                                               ELSEWHERE   id
   STOPPED                                                           LEAVING
                                                                     SHED    share
+                                                                    FULL    type, name, whether it is
 
 A link of a client (shards/direct.py) has the ticket of the map in the place of the begun map's path, which READY tells;
 it is told DRAINING alone, and says STOPPED when it has many calls at a time.
 ELSEWHERE is for it alone: the call was not taken, and is for the front, or for another worker.
-SHED tells a front which share of its calls, from 0 to 1, it should refuse itself (shards/admission.py).
+SHED tells a front which share of its calls, from 0 to 1, it should refuse itself (shards/admission.py), FULL that a
+name's mailbox is full, or not any more (shards/fullness.py).
 
 ``extras`` is None or a map: "key" and "msg" make the call take effect once (an idempotency key; a message of an
 outbox), "again" says that a call with "key" had begun when its link was lost, "from" is the actor whose turn makes the
@@ -79,7 +81,7 @@ VERSION = 2
 HELLO, CALL, FETCH, DOOR, CANCEL, CALLX, PROBE, CYCLE, BODY, GRANT = 1, 2, 3, 4, 5, 6, 7, 8, 9, 10
 READY, REPLY, DRAINING, HEAD, DATA, GRANT_BODY = 16, 17, 18, 19, 20, 21
 ELSEWHERE = 56
-SHED = 57
+SHED, FULL = 57, 58
 STOPPED, LEAVING = 48, 49
 
 # states of DATA

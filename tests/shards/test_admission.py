@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 from actord import Env, Request, Response, StatefulActor
-from actord.shards.admission import LEAST, SLICE_SECONDS
+from actord.shards.admission import LEAST
+from actord.shards.slices import COMPANY_SECONDS, SHORT_SECONDS, SLICE_SECONDS
 
 from tests.support.harness import Core, Pending
 
@@ -213,6 +214,53 @@ async def test_a_hot_name_fills_its_mailbox_and_no_call_to_another_name_waits_or
     assert hot.latencies(503), "the mailbox was full"
     assert others.latencies(503) == []
     assert others.latencies(200)[-1] <= 5 * (SLICE_SECONDS + COST)
+
+
+@pytest.mark.parametrize("hot_names", [1, 3])
+async def test_a_call_to_another_name_waits_for_at_most_one_slice_of_a_hot_name(hot_names: int) -> None:
+    core = Core(Work)
+    cost = COST / 10  # of "cheap"
+    others, *hot = (Load(core) for _ in range(1 + hot_names))
+    making = [load.make(2 / cost / hot_names, 0.6, "cheap", f"hot-{n}") for n, load in enumerate(hot)]
+    await asyncio.gather(others.make(0.1 / cost, 0.6, "cheap"), *making)
+    for load in (others, *hot):
+        await load.end()
+    assert min(load.latencies(200)[-1] for load in hot) > 20 * SLICE_SECONDS, "they were hot"
+    # A call that is due is made within a slice or a grain of Load's, comes in the middle of a slice, and has its turn
+    # in the next one.
+    assert others.latencies(200, since=COMPANY_SECONDS)[-1] <= 4 * (SHORT_SECONDS + hot_names * cost)
+
+
+async def test_slices_are_long_where_nobody_waits_for_their_end() -> None:
+    """A commit, and a look at what has come, have their price."""
+    core = Core(Work)
+    cost = COST / 10
+    began = core.flusher.count
+    for _ in range(1_000):
+        core.send("hot", "work", b"[%f]" % cost)
+    await core.send("hot", "work", b"[%f]" % cost)
+    assert core.flusher.count - began <= 1_000 * cost / SLICE_SECONDS + 3
+    began = core.flusher.count
+    for number in range(1_000):  # a crowd of names has no use for short ones either
+        core.send(f"n-{number}", "work", b"[%f]" % cost)
+    await core.send("last", "work", b"[%f]" % cost)
+    assert core.flusher.count - began <= 1_000 * cost / SLICE_SECONDS + 3
+
+
+async def test_a_call_after_a_long_silence_waits_for_one_long_slice_and_those_after_it_for_short_ones() -> None:
+    core = Core(Work)
+    loop = asyncio.get_running_loop()
+    cost = COST / 10
+    for _ in range(900):
+        core.send("hot", "work", b"[%f]" % cost)
+    await asyncio.sleep(2 * COMPANY_SECONDS / 10)
+    waited = []
+    for number in range(5):
+        began = loop.time()
+        await core.send(f"n-{number}", "work", b"[%f]" % cost)
+        waited.append(loop.time() - began)
+    assert waited[0] <= SLICE_SECONDS + 2 * (SHORT_SECONDS + cost)
+    assert max(waited[1:]) <= 3 * (SHORT_SECONDS + cost)
 
 
 async def test_a_pause_of_the_worker_is_no_overload() -> None:
