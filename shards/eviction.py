@@ -3,9 +3,9 @@
 1. Nothing is evicted that runs, waits, or holds a reply or a write that is not yet durable.
 2. A turn pays nothing for it: it leaves the number of the current sweep behind. Activations wait in buckets, one for
    each sweep to come, and are looked at when their bucket is due; those used since move on.
-3. Near the memory target the least recently used go first, in slices, so that calls get through between them. It is
-   looked at each second and each ``FRESH`` new activations, and begins below the target, so that the target is not
-   passed by what a worker takes meanwhile.
+3. Near the memory target the least recently used go first, in slices, so that calls get through between them. Memory
+   is looked at each second and each ``FRESH`` new activations, each tenth of a second while it is short or about to be,
+   and they begin below the target, so that it is not passed by much by what a worker takes meanwhile.
 4. What leaves memory makes room for others; whether the process shrinks is the allocator's affair. Python's gives back
    pieces of 1 MiB in which nothing is left, and a single object that stays holds one. So a process that has not shrunk
    is no reason to go on: the next ones go when the room is used up, because the process grows again, or because there
@@ -25,6 +25,7 @@ from actord.shards.allocator import give_back
 from actord.shards.turns import TurnRunner
 
 SWEEP_SECONDS = 1.0
+LOOKS = 10  # at memory, in a sweep's time, when it is short
 SLICE = 2_000  # activations looked at in one piece of work
 FRESH = 500  # about half a MiB of small instances
 # As parts of the target: where evictions for memory begin, how far they go, and by how much a process that did not
@@ -50,6 +51,9 @@ class Evictor:
         self._leaving: list[Activation] = []  # victims whose ``on_deactivate`` runs first
         self._level = self._high = int(memory_target * _HIGH)  # more resident memory than this is too much
         self._low, self._near = int(memory_target * _LOW), int(memory_target * _NEAR)
+        self.short = False  # memory was short since the last sweep, or will be before the next one as it grows now
+        self._seen = self._own  # resident memory at the last look
+        self._for_memory_before = 0
         self._before = 0  # resident memory when the evictions under way began, and
         self._hoped = 0  # resident memory after which the evictions under way were worth it
         self._pause = 1  # sweeps between two attempts to get below the target
@@ -83,7 +87,11 @@ class Evictor:
         if self._leaving:
             self._victims += [act for act in self._leaving if act.instance is None]
             self._leaving = []
-        return self.more()
+        seen = self._seen
+        again = self.more()
+        self.short = self.for_memory > self._for_memory_before or 2 * self._seen - seen > self._level
+        self._for_memory_before = self.for_memory
+        return again
 
     def more(self) -> bool:
         """Look at one slice of what is due, and evict for memory if there is need. True when work is left."""
@@ -123,7 +131,7 @@ class Evictor:
 
     def _choose(self) -> bool:
         """Line up whom memory pressure takes. False when there is no pressure, or nobody to take."""
-        resident = self._resident()
+        resident = self._seen = self._resident()
         if resident <= self._high:
             self._level, self._pause, self._full = self._high, 1, 0
             return False

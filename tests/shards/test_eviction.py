@@ -206,6 +206,17 @@ async def test_memory_is_looked_at_before_a_second_is_over_when_many_activations
     assert asked == [FRESH, 2 * FRESH]
 
 
+async def test_memory_that_is_short_or_about_to_be_is_looked_at_more_often() -> None:
+    core = Core(Item, idle_after=1000, memory_target=100 * MIB)
+    await touch(core, (f"a{i}" for i in range(200)))
+    seen = []
+    for resident in (40, 60, 80, 80, 96, 80, 80):
+        core.resident = resident * MIB
+        await sweep(core, 1)
+        seen.append(core.evictor.short)
+    assert seen == [False, False, True, False, True, False, False]
+
+
 class Leaves(Item):
     gone: ClassVar[list[str]] = []
 
