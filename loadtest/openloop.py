@@ -29,7 +29,7 @@ from dataclasses import asdict, dataclass, field
 from time import perf_counter, process_time
 from typing import Any
 
-# Calls that are sent before answers are looked at again.
+# Calls that are sent before answers are looked at again, and answers that are read before what is due is sent.
 BURST = 64
 DRAIN_SECONDS = 5.0
 # Below this the loop spins: a sleep of the kernel's is not exact enough.
@@ -199,7 +199,7 @@ class Generator:
                 if wait > SPIN_SECONDS:  # epoll itself rounds up to milliseconds
                     select.select((self._epoll,), (), (), wait - SPIN_SECONDS / 2)
                 wait = 0.0
-            for descriptor, _ in poll(wait, 512):
+            for descriptor, _ in poll(wait, BURST):
                 take(descriptor, clock() - began)
 
     def _take(self, descriptor: int, now: float) -> None:

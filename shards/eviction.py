@@ -3,15 +3,14 @@
 1. Nothing is evicted that runs, waits, or holds a reply or a write that is not yet durable.
 2. A turn pays nothing for it: it leaves the number of the current sweep behind. Activations wait in buckets, one for
    each sweep to come, and are looked at when their bucket is due; those used since move on.
-3. Near the memory target the least recently used go first, in slices, so that calls get through between them. Memory
-   is looked at each second and each ``FRESH`` new activations, each tenth of a second while it is short or about to be,
-   and they begin below the target, so that it is not passed by much by what a worker takes meanwhile.
+3. Near the memory target the least recently used go first, in slices, so that calls get through between them. It is
+   looked at each second and each ``FRESH`` new activations, and begins below the target, so that the target is not
+   passed by what a worker takes meanwhile.
 4. What leaves memory makes room for others; whether the process shrinks is the allocator's affair. Python's gives back
    pieces of 1 MiB in which nothing is left, and a single object that stays holds one. So a process that has not shrunk
-   is no reason to go on: the next ones go when the room is used up, because the process grows again, or because there
-   are as many as before while it is close to its target. Over the target itself it goes on, but less and less often
-   when it gets nothing for it: a worker whose own needs are over its target, or whose memory is in such pieces, keeps
-   what its actors need.
+   is no reason to go on: the next ones go when the room is used up, because there are as many as before, or because the
+   process grows again. Over the target itself it goes on, but less and less often when it gets nothing for it: a
+   worker whose own needs are over its target, or whose memory is in such pieces, keeps what its actors need.
 """
 
 from __future__ import annotations
@@ -25,13 +24,11 @@ from actord.shards.allocator import give_back
 from actord.shards.turns import TurnRunner
 
 SWEEP_SECONDS = 1.0
-LOOKS = 10  # at memory, in a sweep's time, when it is short
 SLICE = 2_000  # activations looked at in one piece of work
 FRESH = 500  # about half a MiB of small instances
 # As parts of the target: where evictions for memory begin, how far they go, and by how much a process that did not
 # shrink must grow until there are more. They go so far that looking for the least recently used, among all, is seldom.
 _HIGH, _LOW, _GROWTH = 0.95, 0.85, 0.01
-_NEAR = 0.975  # from here on as many instances as before are enough: growing step by step it would pass the target
 _LEAST_GAIN = 0.125  # of what the evicted ones took: less was in vain
 _LONGEST_PAUSE = 64  # sweeps
 
@@ -50,10 +47,7 @@ class Evictor:
         self._victims: list[Activation] = []
         self._leaving: list[Activation] = []  # victims whose ``on_deactivate`` runs first
         self._level = self._high = int(memory_target * _HIGH)  # more resident memory than this is too much
-        self._low, self._near = int(memory_target * _LOW), int(memory_target * _NEAR)
-        self.short = False  # memory was short since the last sweep, or will be before the next one as it grows now
-        self._seen = self._own  # resident memory at the last look
-        self._for_memory_before = 0
+        self._low = int(memory_target * _LOW)
         self._before = 0  # resident memory when the evictions under way began, and
         self._hoped = 0  # resident memory after which the evictions under way were worth it
         self._pause = 1  # sweeps between two attempts to get below the target
@@ -87,11 +81,7 @@ class Evictor:
         if self._leaving:
             self._victims += [act for act in self._leaving if act.instance is None]
             self._leaving = []
-        seen = self._seen
-        again = self.more()
-        self.short = self.for_memory > self._for_memory_before or 2 * self._seen - seen > self._level
-        self._for_memory_before = self.for_memory
-        return again
+        return self.more()
 
     def more(self) -> bool:
         """Look at one slice of what is due, and evict for memory if there is need. True when work is left."""
@@ -131,12 +121,12 @@ class Evictor:
 
     def _choose(self) -> bool:
         """Line up whom memory pressure takes. False when there is no pressure, or nobody to take."""
-        resident = self._seen = self._resident()
+        resident = self._resident()
         if resident <= self._high:
             self._level, self._pause, self._full = self._high, 1, 0
             return False
         there = self._added - self.evictions
-        used_up = resident > self._level or (resident > self._near and there >= self._full)
+        used_up = resident > self._level or there >= self._full
         if not used_up and (resident <= self._target or self._runner.tick < self._next_attempt):
             return False
         oldest = sorted((act for bucket in self._buckets.values() for act in bucket if act.evictable), key=_last_used)

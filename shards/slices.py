@@ -1,17 +1,21 @@
 """For how long turns run before anything else does: replies leave, the next commit begins, what has arrived is read.
 
-1. A slice ends when no turn is ready, and after ``SLICE_SECONDS`` at the latest. So commits stay large: what a busy
-   worker has to do for all that comes in one iteration takes less.
+1. A slice ends when no turn is ready, and after about ``SLICE_SECONDS``. So commits stay large: what a busy worker has
+   to do for all that comes in one iteration takes less.
 2. Beside names with long queues of their own, slices of ``SHORT_SECONDS`` are enough for everybody else: once each name
    that was ready at the slice's begin has had a turn, only theirs are left. A call to another name waits for the rest
    of the slice in which it arrives, for one turn of each of them and the rest of its own slice, and for its commit.
 3. Where nobody called another name for ``COMPANY_SECONDS``, there is nobody to wait, and slices are long again.
+4. At the end of a short slice the worker gives way to whoever waits for its core: the front, which may share it, and
+   the kernel's thread that runs its sync, which always does. Linux makes them wait for the next tick of its timer (4 ms
+   at 250 Hz) while a thread that never rests holds the core, and a sync begins and ends behind such a wait.
 
-Asked once in a slice, when it has lasted for ``SHORT_SECONDS``: most never do.
+Asked when a slice has lasted for ``SHORT_SECONDS``, which most do not, and then after each ``STEP_SECONDS``.
 """
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -20,24 +24,34 @@ if TYPE_CHECKING:
 SLICE_SECONDS = 0.005
 SHORT_SECONDS = 0.001
 REST_SECONDS = SLICE_SECONDS - SHORT_SECONDS
+# After this a slice that went on is asked again. It is little: a longer one lets more calls come, for one longer still.
+STEP_SECONDS = SHORT_SECONDS / 4
 COMPANY_SECONDS = 0.1
+
+give_way = os.sched_yield
 
 
 class Slices:
-    """``names``: how many had a turn ready when the slice began. ``last``: the turn behind all others then."""
+    """``names``: how many had a turn ready when the slice began. ``last``: the turn behind all others then.
 
-    __slots__ = ("_company", "last", "names")
+    ``short``: slices are.
+    """
+
+    __slots__ = ("_company", "last", "names", "short")
 
     def __init__(self) -> None:
-        self.last: Call | None = None  # None: the slice was asked about before
+        self.last: Call | None = None
         self.names = 0
+        self.short = False
         self._company = 0.0  # until then short slices are worth their price
 
     def goes_on(self, now: float, end: float) -> bool:
-        """Whether a slice that has lasted for ``SHORT_SECONDS`` and has turns to run takes its time to the ``end``."""
-        last, self.last = self.last, None
-        if last is None:
+        """Whether a slice that has turns to run does so for ``STEP_SECONDS`` more. It lasts until ``end`` at most."""
+        if self.last is None:
             return False
+        if not self.last.started:
+            return now < end
         if self.names > 1:
             self._company = now + COMPANY_SECONDS
-        return now < end and (not last.started or now > self._company)
+        self.short = now <= self._company
+        return now < end and not self.short

@@ -44,7 +44,7 @@ from actord.shards.blocking import BLOCKING_SECONDS, BlockingSteps
 from actord.shards.call import NO_DEADLINE, Call, Lifecycle, Sink, as_turn, current_turn
 from actord.shards.lifecycle import activate, deactivate
 from actord.shards.problem import as_error, log_fault, result_error
-from actord.shards.slices import REST_SECONDS, SHORT_SECONDS, Slices
+from actord.shards.slices import REST_SECONDS, SHORT_SECONDS, STEP_SECONDS, Slices, give_way
 
 if TYPE_CHECKING:
     from actord.shards.gate import OutputGate
@@ -146,13 +146,14 @@ class TurnRunner:
         late = monotonic() > slice_end  # the turns before this pump awaited something
         while True:
             if late or not ready:
-                if ready and slices.goes_on(monotonic(), slice_end + REST_SECONDS):
-                    slice_end = self._slice_end = slice_end + REST_SECONDS
-                    late = False
+                if ready and slices.goes_on(now := monotonic(), self._slice_end + REST_SECONDS):
+                    slice_end, late = now + STEP_SECONDS, False
                     continue
                 slices.last = None
                 self._settle()
                 self.admission.look(monotonic(), self.waiting)
+                if ready and slices.short:
+                    give_way()
                 self._parked = parked = None if ready else self._loop.create_future()
                 try:
                     yield from parked or (None,)

@@ -41,7 +41,7 @@ from actord.shards.direct import DirectDoor
 from actord.shards.dispatch import Dispatcher
 from actord.shards.door import FrontDoor
 from actord.shards.events import EventSweeper
-from actord.shards.eviction import LOOKS, SWEEP_SECONDS, Evictor
+from actord.shards.eviction import SWEEP_SECONDS, Evictor
 from actord.shards.gate import OutputGate
 from actord.shards.idempotency import Sweeper
 from actord.shards.inspect_admin import InspectAdmin
@@ -263,9 +263,6 @@ class Worker:
     def _sweep(self) -> None:
         if self.evictor.sweep():
             self._loop.call_soon(self._sweep_more)
-        if self.evictor.short:
-            for look in range(1, LOOKS):
-                self._loop.call_later(look * SWEEP_SECONDS / LOOKS, self._sweep_more)
         for link in self._links.values():
             link.expire()
         self._waits.sweep()

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from actord import Env, Request, Response, StatefulActor
+from actord.shards import turns
 from actord.shards.admission import LEAST
 from actord.shards.slices import COMPANY_SECONDS, SHORT_SECONDS, SLICE_SECONDS
 
@@ -216,19 +217,41 @@ async def test_a_hot_name_fills_its_mailbox_and_no_call_to_another_name_waits_or
     assert others.latencies(200)[-1] <= 5 * (SLICE_SECONDS + COST)
 
 
-@pytest.mark.parametrize("hot_names", [1, 3])
-async def test_a_call_to_another_name_waits_for_at_most_one_slice_of_a_hot_name(hot_names: int) -> None:
+@pytest.mark.parametrize(("hot_names", "share"), [(1, 0.1), (3, 0.1), (1, 0.3)])
+async def test_a_call_to_another_name_waits_for_at_most_one_slice_of_a_hot_name(hot_names: int, share: float) -> None:
     core = Core(Work)
     cost = COST / 10  # of "cheap"
     others, *hot = (Load(core) for _ in range(1 + hot_names))
     making = [load.make(2 / cost / hot_names, 0.6, "cheap", f"hot-{n}") for n, load in enumerate(hot)]
-    await asyncio.gather(others.make(0.1 / cost, 0.6, "cheap"), *making)
+    await asyncio.gather(others.make(share / cost, 0.6, "cheap"), *making)
     for load in (others, *hot):
         await load.end()
     assert min(load.latencies(200)[-1] for load in hot) > 20 * SLICE_SECONDS, "they were hot"
     # A call that is due is made within a slice or a grain of Load's, comes in the middle of a slice, and has its turn
     # in the next one.
     assert others.latencies(200, since=COMPANY_SECONDS)[-1] <= 4 * (SHORT_SECONDS + hot_names * cost)
+
+
+async def test_a_worker_gives_its_core_away_at_the_ends_of_short_slices_and_at_no_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    given: list[float] = []
+    core, loop = Core(Work), asyncio.get_running_loop()
+    monkeypatch.setattr(turns, "give_way", lambda: given.append(loop.time()))
+    for number in range(100):
+        core.send("hot", "work")
+        core.send(f"n-{number}", "work")
+    await core.call("last", "look")
+    assert given == [], "a crowd"
+    await asyncio.sleep(1)
+    waiting = [core.send("hot", "work") for _ in range(100)]
+    await waiting[20]
+    assert given == [], "a name alone"
+    began = loop.time()
+    await core.call("another", "look")
+    await waiting[60]
+    assert given
+    assert len(given) == pytest.approx((loop.time() - began) / (SHORT_SECONDS + COST), abs=5)
 
 
 async def test_slices_are_long_where_nobody_waits_for_their_end() -> None:
