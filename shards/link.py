@@ -3,7 +3,8 @@
 Promises:
 
 1. Every call that was submitted is finished exactly once: ``on_reply`` or ``on_lost``.
-2. Calls leave in the order in which they were submitted, one write for each loop iteration.
+2. Calls leave in the order in which they were submitted, in one write as soon as an iteration of the loop brings no
+   more of them, or there are ``BATCH_FRAMES``.
 3. When the worker dies, the calls whose turn had not begun are sent again to its successor, in their order; those
    that had begun are lost, outcome unknown. Which is which stands in the *begun map*: a small shared file in which
    the worker sets the byte of a call at the moment its turn begins, so that it outlives a kill -9.
@@ -57,6 +58,7 @@ from actord.shards.wire import (
 
 # How long after its deadline a begun call is waited for: the worker answers time-outs itself.
 BEGUN_GRACE_MS = 5_000
+BATCH_FRAMES = 8
 RECONNECT_SECONDS = 0.02
 SENT_AGAIN = 5
 # How long a successor that was announced counts as there.
@@ -152,6 +154,7 @@ class Link(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._reader = BatchReader()
         self._out: list[Frame] = []
+        self._seen = 0  # how many of them an iteration ago
         self._garbled = False
 
     def connect(self) -> None:
@@ -198,7 +201,7 @@ class Link(asyncio.Protocol):
         if self.ready:
             out = self._out
             if not out:
-                self._loop.call_soon(self._flush)
+                self._loop.call_soon(self._flush_soon)
             out.append(frame)
         elif self._kept is not None:
             self._kept.append(frame)
@@ -231,18 +234,15 @@ class Link(asyncio.Protocol):
 
     def say(self, frame: Frame) -> None:
         """Send a frame that has no reply, after the calls before it. Lost when the worker dies with it."""
-        if not self._up or self._mute:
-            if len(self._later) < LINK_CALLS:
-                self._later.append(frame)
-            return
-        if not self._out:
-            self._loop.call_soon(self._flush)
-        self._out.append(frame)
+        if self._up and not self._mute:
+            self.send(frame)
+        elif len(self._later) < LINK_CALLS:
+            self._later.append(frame)
 
     def send(self, frame: Frame) -> None:
-        """Send a frame of the relay. Only while the link is ready."""
+        """Send a frame. Only while the link is ready."""
         if not self._out:
-            self._loop.call_soon(self._flush)
+            self._loop.call_soon(self._flush_soon)
         self._out.append(frame)
 
     @property
@@ -267,25 +267,19 @@ class Link(asyncio.Protocol):
             self._abandoned.add(id_)
             if self._mute:
                 return
-            if not self._out:
-                self._loop.call_soon(self._flush)
-            self._out.append((CANCEL, id_))
+            self.send((CANCEL, id_))
         else:
             self._release(id_)
 
     def grant(self, id_: int, size: int) -> None:
         """So many bytes of a stream were taken (each piece counts as its own and STREAM_FRAME_BYTES)."""
         if id_ in self._streams and self._up and not self._mute:
-            if not self._out:
-                self._loop.call_soon(self._flush)
-            self._out.append((GRANT, id_, size))
+            self.send((GRANT, id_, size))
 
     def send_body(self, id_: int, data: bytes, last: bool) -> None:
         """A part of a request's body, within what ``on_room`` has granted."""
         if self._up and not self._mute and (id_ in self._waiting or id_ in self._streams):
-            if not self._out:
-                self._loop.call_soon(self._flush)
-            self._out.append((BODY, id_, data, last))
+            self.send((BODY, id_, data, last))
 
     def expire(self) -> None:
         """Called about once a second by the owner: finish the calls that nobody should wait for any longer."""
@@ -305,8 +299,15 @@ class Link(asyncio.Protocol):
         self._begun[id_] = 0
         self._free.append(id_)
 
+    def _flush_soon(self) -> None:
+        if self._seen < len(self._out) < BATCH_FRAMES:  # an iteration costs less than one more write
+            self._seen = len(self._out)
+            self._loop.call_soon(self._flush_soon)
+        else:
+            self._flush()
+
     def _flush(self) -> None:
-        out = self._out
+        out, self._seen = self._out, 0
         if out and self._transport is not None:
             self._out = []
             self._transport.write(pack_batch(out))
