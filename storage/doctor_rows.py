@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
 import apsw
-from actord.storage import pages
+from actord.errors import StoreCorrupt
+from actord.storage import pages, redo
 from actord.storage.alarms import alarm_sum
 from actord.storage.api import Alarm, Message, Reply
 from actord.storage.events import event_sum, log_sum
@@ -30,7 +31,20 @@ _UNREADABLE = (apsw.Error, UnicodeDecodeError, OverflowError, TypeError, ValueEr
 _NAMES = "SELECT name FROM sqlite_schema WHERE type = 'table'"
 _NOBODY = "rows that belong to nobody"
 # In the order of the examination.
-_TABLES = ("actor", "kv", "page", "alarm", "event", "event_log", "reply", "reply_key", "outbox", "inbox", "version")
+_TABLES = (
+    "actor",
+    "kv",
+    "redo",
+    "page",
+    "alarm",
+    "event",
+    "event_log",
+    "reply",
+    "reply_key",
+    "outbox",
+    "inbox",
+    "version",
+)
 
 
 def _typed(column: str, type_: str) -> str:
@@ -156,6 +170,16 @@ class Rows:
                 self._bad(f"The value of {self._who(actor)}, key {name.decode(errors='backslashreplace')!r},")
             else:
                 self._owned(actor, "values", nobody)
+
+    def _examine_redo(self) -> None:
+        nobody: set[int] = set()
+        try:
+            newest = redo.behind(redo.main(self._conn), self._shard.file)
+        except StoreCorrupt as error:
+            self._shard.damage(error.detail)
+            return
+        for actor in newest.keys:
+            self._owned(actor, "values", nobody)
 
     def _examine_page(self) -> None:
         nobody: set[int] = set()

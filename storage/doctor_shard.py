@@ -233,12 +233,23 @@ class _Shard:
         except StoreCorrupt as error:
             self.damage(error.detail.replace(str(conn.filename), self.file))
         before = self._seq_without_log(database) if log.commits else None
-        if before is not None and not before <= seq <= before + log.commits:
+        if before is not None and not (before <= seq <= before + log.commits and self._ends_log(conn, log, seq)):
             self.damage(
                 f"The database stands at commit {before} and its log ends at commit {seq} after {log.commits} commits: "
                 "they do not belong together."
             )
         return True
+
+    def _ends_log(self, conn: apsw.Connection, log: wal.Log, seq: int) -> bool:
+        """Was commit ``seq`` written to the log? Each commit changes ``redo`` or ``meta``."""
+        try:
+            if not conn.table_exists("main", "redo"):  # an older format
+                return True
+            page: Any = conn.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'meta'").get
+            newest: Any = conn.execute("SELECT max(seq) FROM redo").get
+        except UNREADABLE:  # which is said elsewhere
+            return True
+        return page in log.pages or newest == seq
 
     def _seq_without_log(self, database: int) -> int | None:
         """The commit number in the database file alone; None when it can't be read without the log."""
@@ -253,7 +264,9 @@ class _Shard:
             return None
         try:
             found: Any = conn.execute("SELECT value FROM meta WHERE name = 'commit_seq'").get
-            return found if type(found) is int else None
+            if type(found) is not int:
+                return None
+            return schema.newest_commit(conn, found)
         except UNREADABLE:
             return None
         finally:

@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 
 import apsw
 from actord.errors import DataDirError, DataDirLocked, StoreCorrupt
-from actord.storage import datadir, recovery, schema, wal
+from actord.storage import datadir, recovery, redo, schema, wal
 from actord.storage.view import open_view, view_path
 
 T = TypeVar("T")
@@ -88,6 +88,8 @@ class _Files:
 
 class Look:
     """Shards of a data directory on one read-only connection, ``conn``: shard 3 is its schema ``s3``.
+
+    Keys and values are to be read from ``temp.s3_kv``: the newest are not in ``s3.kv`` yet.
 
     ``shards``: which ones; those that were never opened are left out. Close it.
     Raises ``Moved``, ``DataDirError``, ``StoreCorrupt``.
@@ -164,8 +166,14 @@ class Look:
         if identity != self.manifest.identity or meta.get("shard") != number:
             files.check()
             raise StoreCorrupt(f"{path} is not shard {number} of this data directory. See what `actord doctor` says.")
+        try:
+            newest = redo.behind(lambda query: self.rows(number, query), path)
+        except StoreCorrupt:
+            files.check()
+            raise
+        redo.overlay(self.conn, f"s{number}", newest.keys)
         self.shards.append(number)
-        self.commits[number] = int(meta["commit_seq"])
+        self.commits[number] = newest.seq
 
     def tables(self, shard: int) -> set[str]:
         return {row[0] for row in self.rows(shard, "SELECT name FROM {}.sqlite_schema WHERE type = 'table'")}

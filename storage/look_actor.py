@@ -15,7 +15,7 @@ from actord.storage.api import Alarm
 from actord.storage.look import Look
 from actord.storage.versions import version_sum
 
-_KEYS = "SELECT count(*), sum(length(CAST(key AS BLOB)) + length(value)) FROM {}.kv WHERE actor = ?"
+_KEYS = "SELECT count(*), sum(length(CAST(key AS BLOB)) + length(value)) FROM temp.{}_kv WHERE actor = ?"
 # Through the index, and the newest ones, which it lacks; see storage/replies.py.
 _REPLIES = """
     SELECT count(DISTINCT key), sum(length(body) + length(key)) FROM (
@@ -93,7 +93,7 @@ def find(look: Look, shard: int, slot: int, type_: str, name: str) -> int | None
 
 def value(look: Look, shard: int, actor: int, key: str) -> bytes | None:
     """What is stored under a key."""
-    for found, sum_ in look.rows(shard, "SELECT value, sum FROM {}.kv WHERE actor = ? AND key = ?", (actor, key)):
+    for found, sum_ in look.rows(shard, "SELECT value, sum FROM temp.{}_kv WHERE actor = ? AND key = ?", (actor, key)):
         return _checked(shard, actor, key, found, sum_)
     return None
 
@@ -131,12 +131,12 @@ def stored(look: Look, shard: int, actor: int, *, keys: int) -> Stored:
         return rows[0] if rows else None
 
     count, size = one(
-        "kv", "SELECT count(*), sum(length(CAST(key AS BLOB)) + length(value)) FROM {}.kv WHERE actor = ?", actor
+        "kv", "SELECT count(*), sum(length(CAST(key AS BLOB)) + length(value)) FROM temp.{}_kv WHERE actor = ?", actor
     )
     items = [
         (name, _checked(shard, actor, name, raw, sum_))
         for name, raw, sum_ in look.rows(
-            shard, "SELECT key, value, sum FROM {}.kv WHERE actor = ? ORDER BY key LIMIT ?", (actor, keys)
+            shard, "SELECT key, value, sum FROM temp.{}_kv WHERE actor = ? ORDER BY key LIMIT ?", (actor, keys)
         )
     ]
     image, stored_bytes = sql_image(look, shard, actor)

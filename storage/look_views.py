@@ -44,8 +44,9 @@ def make_views(look: Look) -> None:
     """Make them. ``look.conn`` must not have an authorizer yet."""
     tables = {shard: look.tables(shard) for shard in look.shards}
     for view, (table, column, columns) in VIEWS.items():
+        place = "temp.s{}_kv" if table == "kv" else f"s{{}}.{table}"
         parts = [
-            f"SELECT {shard} AS shard, {columns} FROM s{shard}.{table} AS t "
+            f"SELECT {shard} AS shard, {columns} FROM {place.format(shard)} AS t "
             + (_JOIN.format(schema=f"s{shard}", column=column) if column else "")
             for shard in look.shards
             if table in tables[shard]

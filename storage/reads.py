@@ -4,12 +4,13 @@
    A bit may also turn bytes into a text that is none: SQLite hands it out, and decoding it fails.
 2. Every statement is finished before its method returns: an unfinished one would keep the log from starting over.
 3. Broken is a state that is checked first and never left.
+4. Of keys and values the newest may not be in their table yet (``storage.redo``): those count.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from typing import Any
 from zlib import crc32
 
@@ -30,6 +31,10 @@ _HAS_DATA = """
     ) LIMIT 1
 """
 
+_OF_TYPE = "SELECT id FROM actor WHERE slot = ? AND type = ?"
+
+Pending = dict[int, dict[str, bytes | None]]  # actor -> key -> value, None for a deletion
+
 
 class SqliteReads:
     """The reading half of ``SqliteStore``, which opens the connection."""
@@ -39,6 +44,7 @@ class SqliteReads:
     _conn: apsw.Connection
     _cursor: apsw.Cursor
     _log: logging.Logger
+    _pending: Pending  # what ``kv`` does not say yet
 
     def cache_bytes(self) -> int:
         """Memory of the page cache in use."""
@@ -67,15 +73,25 @@ class SqliteReads:
             raise self._refuse()
         try:
             while (type_ := self._cursor.execute(_NEXT_TYPE, (slot, type_)).fetchall()[0][0]) is not None:
-                if type_ not in known and self._cursor.execute(_HAS_DATA, (slot, type_)).fetchall():
+                if type_ not in known and (
+                    self._cursor.execute(_HAS_DATA, (slot, type_)).fetchall() or self._keeps_new(slot, type_)
+                ):
                     found.append(str(type_))
         except (apsw.Error, UnicodeDecodeError) as error:
             raise self._read_failed(error) from error
         return found
 
+    def _keeps_new(self, slot: int, type_: Any) -> bool:
+        """Has an actor of that type values that are in no table but ``redo``?"""
+        new = {actor for actor, items in self._pending.items() if any(value is not None for value in items.values())}
+        return bool(new) and any(id_ in new for (id_,) in self._cursor.execute(_OF_TYPE, (slot, type_)).fetchall())
+
     def read(self, actor: int, key: str) -> bytes | None:
         if self._broken is not None:
             raise self._refuse()
+        pending = self._pending.get(actor)
+        if pending is not None and key in pending:
+            return pending[key]
         try:
             rows = self._cursor.execute(_READ, (actor, key)).fetchall()
         except (apsw.Error, UnicodeDecodeError) as error:
@@ -113,20 +129,59 @@ class SqliteReads:
         room = limit_bytes
         cursor = self._conn.cursor()
         try:
-            for key, value, sum_ in cursor.execute(query, bindings):
+            found = self._values(actor, cursor.execute(query, bindings))
+            if actor in self._pending:
+                found = self._overlaid(actor, found, start, start_after, end, reverse)
+            for row in found:
                 if len(rows) == limit or (room is not None and room < 0):
                     return rows, False
-                if type(key) is not str or type(value) is not bytes or crc32(value, crc32(key.encode(), actor)) != sum_:
-                    raise self._bad_row(actor, key)
-                rows.append((key, value))
+                rows.append(row)
                 if room is not None:
-                    room -= len(value)
+                    room -= len(row[1])
             return rows, True
         except (apsw.Error, UnicodeDecodeError) as error:
             raise self._read_failed(error) from error
         finally:
             # An unfinished statement holds a read transaction, and that keeps the log from starting over.
             cursor.close(True)
+
+    def _values(self, actor: int, rows: Iterator[Any]) -> Iterator[tuple[str, bytes]]:
+        for key, value, sum_ in rows:
+            if type(key) is not str or type(value) is not bytes or crc32(value, crc32(key.encode(), actor)) != sum_:
+                raise self._bad_row(actor, key)
+            yield key, value
+
+    def _overlaid(
+        self,
+        actor: int,
+        rows: Iterator[tuple[str, bytes]],
+        start: str | None,
+        start_after: bool,
+        end: str | None,
+        reverse: bool,
+    ) -> Iterator[tuple[str, bytes]]:
+        """The rows of a range, in its order, with what is pending in their place and between them."""
+        pending = self._pending[actor]
+        inside = [
+            key
+            for key in pending
+            if (start is None or key > start or (key == start and not start_after)) and (end is None or key < end)
+        ]
+        inside.sort(reverse=not reverse)  # the next one is the last of the list
+        for key, value in rows:
+            while inside and (inside[-1] > key if reverse else inside[-1] < key):
+                new = inside.pop()
+                if (changed := pending[new]) is not None:
+                    yield new, changed
+            if inside and inside[-1] == key:
+                if (changed := pending[inside.pop()]) is not None:
+                    yield key, changed
+            else:
+                yield key, value
+        while inside:
+            new = inside.pop()
+            if (changed := pending[new]) is not None:
+                yield new, changed
 
     def _bad_row(self, actor: int, key: object) -> StoreCorrupt:
         return StoreCorrupt(f"The value of actor {actor}, key {key!r}, in {self.path} fails its checksum.")

@@ -28,7 +28,7 @@ from typing import Any, Literal
 import apsw
 import msgspec
 from actord.errors import DataDirError, StoreBroken, StoreCorrupt
-from actord.storage import datadir, recovery, schema
+from actord.storage import datadir, recovery, redo, schema
 from actord.storage.api import Message
 from actord.storage.files import DIR_MODE, FileLock, fsync_path, remove_file, replace_file
 from actord.storage.reshard_rows import NewShard, Source, open_old, was_received
@@ -217,6 +217,8 @@ class _Copy:
                 conn = open_old(path)
                 stack.callback(conn.close)
                 self._old.append(conn)
+                if redo.behind(redo.main(conn), path).slots:
+                    raise DataDirError(f"{path} has no room to take in its newest commits: make room, run it again.")
             counts = {table: sum(_count(conn, table) for conn in self._old) for table in TABLES}
             total = max(1, sum(counts.values()))
             copied = 0

@@ -18,8 +18,9 @@ from zlib import crc32
 import apsw
 from actord.errors import DataDirError, StoreCorrupt
 
-# 2: alarms; 3: pages of SQL databases; 4: checksums in meta; 5: events, replies, messages; 6: reply_key, version
-FORMAT = 6
+# 2: alarms; 3: pages of SQL databases; 4: checksums in meta; 5: events, replies, messages; 6: reply_key, version;
+# 7: redo
+FORMAT = 7
 APPLICATION_ID = 0x41435444  # "ACTD": what file(1) and the offline tools go by
 PAGE_BYTES = 4096
 META_NAMES = {"format", "identity", "shard", "commit_seq", "epoch"}
@@ -47,6 +48,16 @@ CREATE TABLE IF NOT EXISTS kv (
     sum INTEGER NOT NULL,
     PRIMARY KEY (actor, key)
 ) WITHOUT ROWID;
+
+CREATE TABLE IF NOT EXISTS redo (
+    slot INTEGER PRIMARY KEY,
+    seq INTEGER NOT NULL,
+    part INTEGER NOT NULL,
+    parts INTEGER NOT NULL,
+    size INTEGER NOT NULL,
+    data BLOB NOT NULL,
+    sum INTEGER NOT NULL
+);
 
 CREATE TABLE IF NOT EXISTS page (
     id INTEGER PRIMARY KEY,
@@ -240,6 +251,14 @@ def upgrade(conn: apsw.Connection) -> bool:
     return True
 
 
+def newest_commit(conn: apsw.Connection, folded: int) -> int:
+    """The number of the newest commit in a database whose ``meta`` says ``folded`` (``storage.redo``)."""
+    if not conn.table_exists("main", "redo"):  # an older format
+        return folded
+    found: Any = conn.execute("SELECT max(seq) FROM redo").get
+    return found if type(found) is int and found > folded else folded
+
+
 def last_epoch(conn: apsw.Connection) -> int:
     """The epoch of the last opening that committed something."""
     rows: Any = conn.execute("SELECT value FROM meta WHERE name = 'epoch'").fetchall()
@@ -281,7 +300,7 @@ def check_meta(conn: apsw.Connection, *, shard: int, identity: str) -> int:
     commit_seq = meta.get("commit_seq")
     if not isinstance(commit_seq, int) or commit_seq < 0:
         raise StoreCorrupt(f"{path} has the commit number {commit_seq!r}.")
-    return commit_seq
+    return newest_commit(conn, commit_seq)
 
 
 @cache

@@ -20,11 +20,10 @@ import contextlib
 import logging
 import os
 from typing import Any
-from zlib import crc32
 
 import apsw
 from actord.errors import DataDirError, InvariantViolated, StoreBroken, StoreCorrupt, StoreFull
-from actord.storage import alarms, events, outbox, pages, recovery, replies, schema, versions
+from actord.storage import alarms, events, outbox, pages, recovery, redo, replies, schema, versions
 from actord.storage.alarms import SqliteAlarms
 from actord.storage.api import Batch
 from actord.storage.ballast import FULL_ERRNOS, Ballast
@@ -33,6 +32,7 @@ from actord.storage.files import FileLock, Locked, fsync_dir_of
 from actord.storage.outbox import SqliteOutbox
 from actord.storage.pages import SqlitePages
 from actord.storage.pins import SqlitePins
+from actord.storage.redo import SqliteRedo
 from actord.storage.replies import SqliteReplies
 from actord.storage.versions import SqliteVersions
 
@@ -47,18 +47,16 @@ _FREE_PAGES_MARGIN = 1024 * 1024
 _BOUNDS = "SELECT (SELECT max(id) FROM actor), (SELECT min(slot) FROM actor), (SELECT max(slot) FROM actor)"
 _BEGIN = "BEGIN IMMEDIATE"
 _COMMIT = "COMMIT"
-_PUT = "REPLACE INTO kv (actor, key, value, sum) VALUES (?, ?, ?, ?)"
-_DELETE = "DELETE FROM kv WHERE actor = ? AND key = ?"
 _CLEAR = "DELETE FROM kv WHERE actor = ?"
 _ACTOR = "INSERT INTO actor (id, slot, type, name, sum) VALUES (?, ?, ?, ?, ?)"
-_SEQ = "UPDATE meta SET value = ?, sum = ? WHERE name = 'commit_seq' AND value = ?"
 _EPOCH = "UPDATE meta SET value = ?, sum = ? WHERE name = 'epoch'"
-_READ_SEQ = "SELECT value FROM meta WHERE name = 'commit_seq'"
 
 _log = logging.getLogger("actord.storage")
 
 
-class SqliteStore(SqliteAlarms, SqliteEvents, SqliteOutbox, SqlitePages, SqlitePins, SqliteReplies, SqliteVersions):
+class SqliteStore(
+    SqliteAlarms, SqliteEvents, SqliteOutbox, SqlitePages, SqlitePins, SqliteRedo, SqliteReplies, SqliteVersions
+):
     """A shard's store. Open it with ``open``; one thread calls everything but ``sync``."""
 
     @classmethod
@@ -220,6 +218,7 @@ class SqliteStore(SqliteAlarms, SqliteEvents, SqliteOutbox, SqlitePages, SqliteP
             raise StoreBroken(f"{self.path} can't be opened: {error}", applied="unknown") from error
         self._conn.set_wal_hook(self._on_commit)
         self._cursor = self._conn.cursor()
+        self._load_redo()
         self._load_replies()
         self.epoch = schema.last_epoch(self._conn) + 1  # stored with the first batch
         self._epoch_written = False
@@ -248,17 +247,8 @@ class SqliteStore(SqliteAlarms, SqliteEvents, SqliteOutbox, SqlitePages, SqliteP
         seq = self.commit_seq
         if batch.seq != seq + 1:
             raise InvariantViolated(f"batch {batch.seq} after {seq} in {self.path}")
-        puts: list[tuple[int, str, bytes, int]] = []
-        deletes: list[tuple[int, str]] = []
-        for actor, items in batch.kv.items():
-            for key, value in items.items():
-                if value is None:
-                    deletes.append((actor, key))
-                else:
-                    puts.append((actor, key, value, crc32(value, crc32(key.encode(), actor))))
-        # In the order of the primary key: neighbours share pages. Code points sort like their UTF-8 bytes.
-        puts.sort()
-        deletes.sort()
+        kept = self._redo_rows(batch)
+        fold = redo.Fold(self._to_fold(batch)) if kept is None else None
         actors = []
         for id_, slot, type_, name in batch.actors:
             if slot not in self._slots:
@@ -266,37 +256,53 @@ class SqliteStore(SqliteAlarms, SqliteEvents, SqliteOutbox, SqlitePages, SqliteP
             actors.append((id_, slot, type_, name, schema.actor_sum(id_, slot, type_, name)))
         alarm_puts, alarm_deletes = alarms.rows_of(batch.alarms) if batch.alarms else ([], [])
         page_puts = pages.rows_of(batch.pages) if batch.pages else []
-        message_bytes = outbox.bytes_of(batch) if batch.outbox or batch.inbox else 0
-        more = batch.events or batch.replies or message_bytes
-        grows = bool(puts or actors or alarm_puts or page_puts or more)
         if self.full:
-            needed = sum(len(put[2]) + len(put[1]) for put in puts) + sum(len(put[1]) for put in page_puts)
-            needed += events.bytes_of(batch) + replies.bytes_of(batch) + message_bytes
-            self._leave_full(needed if grows else None)
+            assert fold is not None
+            needed = fold.bytes + sum(len(put[1]) for put in page_puts)
+            needed += events.bytes_of(batch) + replies.bytes_of(batch) + outbox.bytes_of(batch)
+            self._leave_full(needed if self._grows(batch) else None)
         try:
-            self._apply(batch, actors, deletes, puts, page_puts, alarm_puts, alarm_deletes)
+            self._apply(batch, actors, kept, fold, page_puts, alarm_puts, alarm_deletes)
         except apsw.Error as error:
             self._roll_back(error, seq)
             if self._ballast is None or self.full:
                 raise self._full_error() from error
             self._enter_full(f"at commit {batch.seq}")
-            if grows:
+            if self._grows(batch):
                 raise self._full_error() from error
+            kept, fold = None, fold or redo.Fold(self._to_fold(batch))
             try:
-                self._apply(batch, actors, deletes, puts, page_puts, alarm_puts, alarm_deletes)
+                self._apply(batch, actors, kept, fold, page_puts, alarm_puts, alarm_deletes)
             except apsw.Error as again:
                 self._roll_back(again, seq)
                 raise self._full_error() from again
         self.commit_seq = batch.seq
+        if kept is not None:
+            self._kept_redo(batch, kept)
+        else:
+            self._folded_all(batch.seq)
         if batch.replies or batch.expired_replies:
             self._replies_written()
+
+    @staticmethod
+    def _grows(batch: Batch) -> bool:
+        """Does it write anything but deletions?"""
+        changes: list[dict[Any, Any]] = [*batch.kv.values(), batch.alarms, batch.outbox]
+        return bool(
+            any(value is not None for items in changes for value in items.values())
+            or batch.actors
+            or batch.pages
+            or batch.events
+            or batch.replies
+            or batch.inbox
+        )
 
     def _apply(
         self,
         batch: Batch,
         actors: list[tuple[int, int, str, str, int]],
-        deletes: list[tuple[int, str]],
-        puts: list[tuple[int, str, bytes, int]],
+        kept: list[redo.Row] | None,
+        fold: redo.Fold | None,
         page_puts: list[pages.Row],
         alarm_puts: list[alarms.Row],
         alarm_deletes: list[tuple[int]],
@@ -310,10 +316,6 @@ class SqliteStore(SqliteAlarms, SqliteEvents, SqliteOutbox, SqlitePages, SqliteP
             executemany(_ACTOR, actors)
         if batch.cleared:
             executemany(_CLEAR, [(actor,) for actor in sorted(batch.cleared)])
-        if deletes:
-            executemany(_DELETE, deletes)
-        if puts:
-            executemany(_PUT, puts)
         if batch.cleared or batch.page_counts:
             executemany(pages.DELETE, pages.ranges_of(batch.cleared, batch.page_counts))
         if page_puts:
@@ -330,9 +332,10 @@ class SqliteStore(SqliteAlarms, SqliteEvents, SqliteOutbox, SqlitePages, SqliteP
             outbox.apply(executemany, batch)
         if batch.versions:
             versions.apply(executemany, batch.versions)
-        execute(_SEQ, (batch.seq, schema.meta_sum("commit_seq", batch.seq), batch.seq - 1))
-        if self._conn.changes() != 1:
-            raise InvariantViolated(f"{self.path} does not stand at commit {batch.seq - 1}")
+        if kept is not None:
+            executemany(redo.PUT, kept)
+        elif fold is not None:
+            self._apply_fold(fold, batch.seq)
         execute(_COMMIT)
         self._epoch_written = True
 
@@ -343,7 +346,7 @@ class SqliteStore(SqliteAlarms, SqliteEvents, SqliteOutbox, SqlitePages, SqliteP
         try:
             if self._conn.in_transaction:
                 self._cursor.execute("ROLLBACK")
-            found = self._cursor.execute(_READ_SEQ).get if full else None
+            found = schema.newest_commit(self._conn, self._folded) if full else None
         except apsw.Error as second:
             raise self._break(f"rolling back after {error}", second) from second
         if not full:
@@ -464,6 +467,7 @@ class SqliteStore(SqliteAlarms, SqliteEvents, SqliteOutbox, SqlitePages, SqliteP
             raise self._refuse()
         try:
             self.sync()
+            self._fold_alone()
             emptied = self._checkpoint(apsw.SQLITE_CHECKPOINT_TRUNCATE)
             self._let_go(keep_lock=True)
             if emptied:

@@ -23,7 +23,7 @@ import threading
 from collections.abc import Iterator
 
 from actord.errors import StoreBroken
-from actord.storage import recovery
+from actord.storage import recovery, redo
 from actord.storage.api import Batch
 from actord.storage.flush import open_flusher
 from actord.storage.sqlite import SqliteStore
@@ -31,6 +31,8 @@ from actord.storage.sqlite import SqliteStore
 IDENTITY = "6f2d6f0e-3f5b-4d0b-9d9b-7c3f1d3a2b10"
 ACTORS = 12
 SLOTS = range(1024)
+
+redo.SLOTS = 7  # small, so that the log has many folds, and commits between them
 
 Model = dict[tuple[int, str], bytes]
 

@@ -95,6 +95,7 @@ def test_a_checkpoint_of_later_commits_takes_a_look_back(place: tuple[str, Sqlit
 
 def test_no_look_sees_half_of_a_commit_while_the_server_writes_and_checkpoints(place: tuple[str, SqliteStore]) -> None:
     path, store = place
+    store.checkpoint_wal = 100_000
     stop = threading.Event()
     lot = random.Random(3)
 
@@ -113,8 +114,8 @@ def test_no_look_sees_half_of_a_commit_while_the_server_writes_and_checkpoints(p
                 store.maintain()
 
     def work(look: Look) -> int:
-        rows = look.rows(0, "SELECT DISTINCT value FROM {}.kv WHERE key = 'key'")
-        commits = look.rows(0, "SELECT DISTINCT CAST(value AS TEXT) FROM {}.kv WHERE key = 'commit'")
+        rows = look.rows(0, "SELECT DISTINCT value FROM temp.{}_kv WHERE key = 'key'")
+        commits = look.rows(0, "SELECT DISTINCT CAST(value AS TEXT) FROM temp.{}_kv WHERE key = 'commit'")
         look.check()
         if look.commits[0]:
             assert len(rows) == 1

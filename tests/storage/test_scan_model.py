@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+from actord.storage import redo
 from actord.storage.api import Batch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -31,6 +34,14 @@ RANGE = st.fixed_dictionaries(
 )
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _often_folded() -> Iterator[None]:
+    """So that a part of the values is in ``kv`` and a part of them is not yet."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(redo, "FOLD_ROWS", 9)
+        yield
+
+
 def expected(rows: dict[str, bytes], *, start, start_after, end, reverse, limit, limit_bytes):
     inside = sorted(rows.items(), key=lambda row: row[0].encode(), reverse=reverse)
     if start is not None:
@@ -47,8 +58,8 @@ def expected(rows: dict[str, bytes], *, start, start_after, end, reverse, limit,
 
 
 @settings(max_examples=cases(30), deadline=None)
-@given(batches=BATCHES, ranges=st.lists(RANGE, min_size=1, max_size=8), reopen=st.booleans())
-def test_scan_equals_a_sorted_dict(batches, ranges, reopen):
+@given(batches=BATCHES, ranges=st.lists(RANGE, min_size=1, max_size=8), end=st.sampled_from(["", "closed", "killed"]))
+def test_scan_equals_a_sorted_dict(batches, ranges, end):
     with tempfile.TemporaryDirectory() as folder:
         store = open_store(Path(folder) / "0000.db")
         model: dict[int, dict[str, bytes]] = {1: {}, 2: {}, 3: {}}
@@ -64,8 +75,8 @@ def test_scan_equals_a_sorted_dict(batches, ranges, reopen):
                         model[actor].pop(key, None)
                     else:
                         model[actor][key] = value
-        if reopen:
-            store.close()
+        if end:
+            store.close() if end == "closed" else store.abandon()
             store = open_store(Path(folder) / "0000.db")
         try:
             for actor, rows in model.items():

@@ -290,6 +290,7 @@ def test_a_row_that_was_changed_behind_our_back_is_never_returned(path, store, w
     assert isinstance(store, SqliteStore)
     put(store, {"aa": b"value-one", "bb": b"value-two"})
     put(store, {"zz": b"z"}, actor=2)
+    store._fold_alone()  # else their newest values are not read from there
     change = {
         "value": "UPDATE kv SET value = CAST('valve-one' AS BLOB) WHERE key = 'aa'",
         "key": "UPDATE kv SET key = 'ab' WHERE key = 'aa'",

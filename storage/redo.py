@@ -1,0 +1,267 @@
+"""The newest keys and values: a commit keeps its own in one row, and they move into ``kv`` for many commits at once.
+
+1. What a commit says of keys and values enters in its transaction, whole: as a row of ``redo``, or as a few when it is
+   long. In ``kv`` its keys lie all over the tree, and each would put a page of its own into the commit: at 64 callers
+   that was half of what a durable call cost its worker.
+2. When ``redo`` is full, or holds ``FOLD_ROWS`` keys, the next commit *folds*: its transaction writes everything into
+   ``kv``, in the order of the keys, its own included. So does a commit whose values are too large to be written twice,
+   one that clears an actor, and every one while the disk is full.
+3. ``commit_seq`` in ``meta`` is the last commit that folded. Rows of ``redo`` count if they are of a later one, and
+   are overwritten by those that come after the next fold: each is a page, which stays where it is. Every commit that
+   does not fold has a row, also when it says nothing of keys, so the newest commit is the newest row's.
+4. What is not in ``kv`` yet is known in memory: reads look there first (``storage.reads``).
+5. A row that does not fit its checksum, or a commit that is missing in between, is ``StoreCorrupt`` on opening.
+
+Crash story: a row is there exactly if its commit is, and a fold exactly if its own commit is. Opening writes nothing:
+it reads the rows, and goes on.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from typing import Any, NamedTuple
+from zlib import crc32
+
+import apsw
+import ormsgpack
+from actord.errors import InvariantViolated, StoreCorrupt
+from actord.storage import schema
+from actord.storage.api import Batch
+from actord.storage.reads import Pending, SqliteReads
+
+SLOTS = 256
+# A commit that folds takes 2 to 3 ms for them.
+FOLD_ROWS = 1024
+# A row fills its page, so that the one that takes its place does not move anything.
+ROW_BYTES = 3900
+# Values that are larger than that on average are not written twice.
+VALUE_BYTES = 512
+_MOST_ROWS = 16  # of one commit
+
+PUT = "REPLACE INTO redo (slot, seq, part, parts, size, data, sum) VALUES (?, ?, ?, ?, ?, ?, ?)"
+_ROWS = "SELECT seq, part, parts, size, data, sum FROM {}.redo ORDER BY slot"
+_THERE = "SELECT 1 FROM {}.sqlite_schema WHERE type = 'table' AND name = 'redo'"
+_FOLDED = "SELECT value FROM {}.meta WHERE name = 'commit_seq'"
+
+_PUT = "REPLACE INTO kv (actor, key, value, sum) VALUES (?, ?, ?, ?)"
+_DELETE = "DELETE FROM kv WHERE actor = ? AND key = ?"
+_SEQ = "UPDATE meta SET value = ?, sum = ? WHERE name = 'commit_seq' AND value = ?"
+
+_NUMBERS = struct.Struct("<qqqq").pack
+
+_packb = ormsgpack.packb
+
+Row = tuple[int, int, int, int, int, bytes, int]  # as the table has it
+Query = Callable[[str], list[Any]]  # runs what has {} where the schema's name belongs
+
+
+class Behind(NamedTuple):
+    """What the rows of ``redo`` say that ``kv`` does not say yet."""
+
+    seq: int  # the newest commit
+    keys: Pending
+    rows: int  # keys in all commits
+    slots: int  # rows in use
+
+
+def main(conn: apsw.Connection) -> Query:
+    """Queries of a connection's own database."""
+    return lambda query: conn.execute(query.format("main")).fetchall()
+
+
+def redo_sum(seq: int, part: int, parts: int, size: int, data: bytes) -> int:
+    """CRC-32 over everything that a row says."""
+    return crc32(data, crc32(_NUMBERS(seq, part, parts, size)))
+
+
+def behind(query: Query, where: str) -> Behind:
+    """What is not in ``kv``. Raises ``StoreCorrupt`` that names ``where``, and what ``query`` raises."""
+    folded: int = query(_FOLDED)[0][0]
+    keys: Pending = {}
+    rows = slots = 0
+    seq, expected, data = folded, 0, b""  # the newest whole commit; the part that comes next, and those before it
+    for number, part, parts, size, piece, sum_ in query(_ROWS) if query(_THERE) else ():
+        numbers = number, part, parts, size
+        if {type(each) for each in numbers} != {int} or type(piece) is not bytes:
+            raise _bad(where)
+        if redo_sum(*numbers, piece) != sum_:
+            raise _bad(where)
+        if number <= folded:
+            continue
+        if number != seq + 1 or part != expected:
+            raise StoreCorrupt(f"{where} lacks a part of commit {seq + 1}. Restore it from a backup.")
+        slots += 1
+        data += piece[:size]
+        expected = part + 1
+        if expected < parts:
+            continue
+        for actor, items in ormsgpack.unpackb(data):
+            merge(keys, actor, items)
+            rows += len(items)
+        seq, expected, data = number, 0, b""
+    if expected:
+        raise StoreCorrupt(f"{where} lacks a part of commit {seq + 1}. Restore it from a backup.")
+    return Behind(seq, keys, rows, slots)
+
+
+def _bad(where: str) -> StoreCorrupt:
+    return StoreCorrupt(
+        f"The newest commits in {where} can't be read: one fails its checksum. Restore it from a backup."
+    )
+
+
+_OVERLAY = """
+CREATE TEMP TABLE {0}_new (actor INTEGER, key TEXT, value BLOB, sum INTEGER, PRIMARY KEY (actor, key)) WITHOUT ROWID;
+CREATE TEMP VIEW {0}_kv AS
+    SELECT actor, key, value, sum FROM {0}.kv AS old
+        WHERE NOT EXISTS (SELECT 1 FROM temp.{0}_new AS new WHERE new.actor = old.actor AND new.key = old.key)
+    UNION ALL SELECT actor, key, value, sum FROM temp.{0}_new WHERE value IS NOT NULL;
+"""
+
+
+def overlay(conn: apsw.Connection, name: str, keys: Pending) -> None:
+    """Make ``temp.{name}_kv``: what ``kv`` of the schema ``name`` will hold when it has been folded."""
+    conn.execute(_OVERLAY.format(name))
+    conn.executemany(
+        f"INSERT INTO temp.{name}_new VALUES (?, ?, ?, ?)",
+        (
+            (actor, key, value, None if value is None else schema.row_sum(actor, key, value))
+            for actor, items in keys.items()
+            for key, value in items.items()
+        ),
+    )
+
+
+def merge(keys: Pending, actor: int, items: dict[str, bytes | None]) -> None:
+    """Let what a later commit says of an actor count."""
+    known = keys.get(actor)
+    if known is None:
+        keys[actor] = items
+    else:
+        known.update(items)
+
+
+class Fold:
+    """What a fold does to ``kv``, in the order of its key: neighbours share pages."""
+
+    __slots__ = ("bytes", "deletes", "puts")
+
+    def __init__(self, keys: Pending) -> None:
+        self.bytes = 0
+        self.puts: list[tuple[int, str, bytes, int]] = []
+        self.deletes: list[tuple[int, str]] = []
+        for actor, items in keys.items():
+            for key, value in items.items():
+                if value is None:
+                    self.deletes.append((actor, key))
+                else:
+                    self.puts.append((actor, key, value, crc32(value, crc32(key.encode(), actor))))
+                    self.bytes += len(key) + len(value)
+        # Code points sort like their UTF-8 bytes.
+        self.puts.sort()
+        self.deletes.sort()
+
+
+class SqliteRedo(SqliteReads):
+    """The part of ``SqliteStore`` that keeps keys and values until they are folded."""
+
+    commit_seq: int
+    full: bool
+    _pending_rows: int
+    _slot: int  # the next row of ``redo``
+    _folded: int  # ``commit_seq`` as ``meta`` has it
+
+    def _is_full(self, error: apsw.Error) -> bool:
+        raise NotImplementedError
+
+    def _load_redo(self) -> None:
+        """On opening, when ``commit_seq`` is known."""
+        try:
+            query = main(self._conn)
+            self._folded = int(query(_FOLDED)[0][0])
+            found = behind(query, self.path)
+        except (apsw.Error, UnicodeDecodeError) as error:
+            raise self._read_failed(error) from error
+        if found.seq != self.commit_seq:
+            raise StoreCorrupt(
+                f"{self.path} lacks commits between {found.seq} and {self.commit_seq}. Restore it from a backup."
+            )
+        self._pending, self._pending_rows, self._slot = found.keys, found.rows, found.slots
+
+    def _redo_rows(self, batch: Batch) -> list[Row] | None:
+        """The rows that keep a batch's keys and values; None when it has to fold."""
+        kv = batch.kv
+        count = sum(map(len, kv.values()))
+        room = SLOTS - self._slot
+        if self._pending_rows + count > FOLD_ROWS or not room or batch.cleared or self.full:
+            return None
+        data = _packb(list(kv.items()))
+        size = len(data)
+        seq, slot = batch.seq, self._slot
+        if size <= ROW_BYTES:
+            data = data.ljust(ROW_BYTES, b"\0")
+            return [(slot, seq, 0, 1, size, data, redo_sum(seq, 0, 1, size, data))]
+        parts = -(-size // ROW_BYTES)
+        if parts > min(room, _MOST_ROWS) or size > count * VALUE_BYTES:
+            return None
+        rows = []
+        for part in range(parts):
+            piece = data[part * ROW_BYTES : (part + 1) * ROW_BYTES]
+            size = len(piece)
+            piece = piece.ljust(ROW_BYTES, b"\0")
+            rows.append((slot + part, seq, part, parts, size, piece, redo_sum(seq, part, parts, size, piece)))
+        return rows
+
+    def _kept_redo(self, batch: Batch, rows: list[Row]) -> None:
+        self._slot += len(rows)
+        pending = self._pending
+        for actor, items in batch.kv.items():
+            known = pending.get(actor)
+            if known is None:
+                pending[actor] = items
+            else:
+                known.update(items)
+            self._pending_rows += len(items)
+
+    def _to_fold(self, batch: Batch) -> Pending:
+        """All keys and values that a fold with this batch writes."""
+        pending = self._pending
+        if not pending:
+            return batch.kv
+        keys = {actor: dict(items) for actor, items in pending.items() if actor not in batch.cleared}
+        for actor, items in batch.kv.items():
+            merge(keys, actor, items)
+        return keys
+
+    def _apply_fold(self, fold: Fold, seq: int) -> None:
+        """Write it, in the transaction of commit ``seq``."""
+        if fold.deletes:
+            self._cursor.executemany(_DELETE, fold.deletes)
+        if fold.puts:
+            self._cursor.executemany(_PUT, fold.puts)
+        self._cursor.execute(_SEQ, (seq, schema.meta_sum("commit_seq", seq), self._folded))
+        if self._conn.changes() != 1:
+            raise InvariantViolated(f"{self.path} was not folded at commit {self._folded}")
+
+    def _fold_alone(self) -> None:
+        """Leave everything in ``kv``, for whoever reads the database without us. A full disk keeps it where it is."""
+        if not self._slot or self.full:
+            return
+        try:
+            self._cursor.execute("BEGIN IMMEDIATE")
+            self._apply_fold(Fold(self._pending), self.commit_seq)
+            self._cursor.execute("COMMIT")
+        except apsw.Error as error:
+            if not self._is_full(error):
+                raise self._break("folding", error) from error
+            if self._conn.in_transaction:
+                self._cursor.execute("ROLLBACK")
+            return
+        self._folded_all(self.commit_seq)
+
+    def _folded_all(self, seq: int) -> None:
+        """A fold has been committed."""
+        self._folded = seq
+        self._pending = {}
+        self._pending_rows = self._slot = 0

@@ -1,0 +1,164 @@
+"""The newest values: kept in a row for each commit, moved into ``kv`` for many at once (``storage.redo``)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import apsw
+import pytest
+from actord.errors import StoreCorrupt
+from actord.storage import redo
+from actord.storage.api import Batch
+from actord.storage.sqlite import SqliteStore
+
+from tests.storage.stores import open_store, put
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "0000.db"
+
+
+@pytest.fixture
+def store(path: Path) -> Iterator[SqliteStore]:
+    opened = open_store(path)
+    yield opened
+    opened.abandon()
+
+
+def rows(store: SqliteStore, query: str) -> list[Any]:
+    return store._conn.execute(query).fetchall()
+
+
+def in_kv(store: SqliteStore) -> dict[str, bytes]:
+    return dict(rows(store, "SELECT key, value FROM kv"))
+
+
+def test_a_commit_writes_one_row_and_no_page_of_kv(store: SqliteStore) -> None:
+    put(store, {"a": b"1"})
+    frames = store._wal_frames
+    put(store, {f"key-{number}": b"value" for number in range(50)})
+    assert in_kv(store) == {}
+    assert rows(store, "SELECT slot, seq FROM redo") == [(0, 1), (1, 2)]
+    put(store, {"a": b"2"}), put(store, {"a": b"3"})
+    before = store._wal_frames
+    store._fold_alone()
+    folded = store._wal_frames
+    put(store, {"a": b"4"})
+    assert store._wal_frames == folded + 1, "a row that takes the place of another changes its page alone"
+    assert before > frames
+
+
+def test_reads_see_the_newest_wherever_it_is(store: SqliteStore) -> None:
+    put(store, {"a": b"old", "b": b"old", "d": b"old"})
+    store._fold_alone()
+    assert in_kv(store) == {"a": b"old", "b": b"old", "d": b"old"}
+    put(store, {"a": b"new", "b": None, "c": b"new"})
+    assert [store.read(1, key) for key in "abcd"] == [b"new", None, b"new", b"old"]
+    assert store.scan(1) == ([("a", b"new"), ("c", b"new"), ("d", b"old")], True)
+    assert store.scan(1, reverse=True, limit=2) == ([("d", b"old"), ("c", b"new")], False)
+
+
+@pytest.mark.parametrize(
+    ("why", "limit"), [("the table is full", {"SLOTS": 3}), ("it holds many keys", {"FOLD_ROWS": 3})]
+)
+def test_the_next_commit_folds_when(store: SqliteStore, why: str, limit: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(redo, *next(iter(limit.items())))
+    for number in range(3):
+        put(store, {f"k{number}": b"v"})
+        assert in_kv(store) == {}
+    put(store, {"k3": b"v"})
+    assert in_kv(store) == {f"k{number}": b"v" for number in range(4)}
+    put(store, {"k0": b"w"})
+    assert in_kv(store)["k0"] == b"v"
+    assert rows(store, "SELECT seq FROM redo WHERE slot = 0") == [(5,)], "from the beginning again"
+
+
+def test_large_values_are_not_written_twice(store: SqliteStore) -> None:
+    put(store, {"small": b"v"})
+    put(store, {"large": b"v" * 100_000})
+    assert set(in_kv(store)) == {"small", "large"}
+
+
+def test_a_commit_of_many_small_values_takes_several_rows_and_is_whole_after_a_crash(
+    path: Path, store: SqliteStore
+) -> None:
+    items = {f"key-{number:04}": bytes([number % 251]) * 20 for number in range(500)}
+    put(store, dict(items))
+    assert [row[0] for row in rows(store, "SELECT part FROM redo")] == list(range(4))
+    store.abandon()
+    with open_again(path) as again:
+        assert again.scan(1) == (sorted(items.items()), True)
+        put(again, {"key-0000": b"new"})
+        assert again.read(1, "key-0000") == b"new"
+
+
+def test_an_actor_that_is_cleared_loses_what_was_not_folded(path: Path, store: SqliteStore) -> None:
+    put(store, {"a": b"1"})
+    batch = Batch(store.commit_seq + 1)
+    batch.cleared.add(1)
+    batch.kv[1] = {"b": b"2"}
+    store.write(batch)
+    assert in_kv(store) == {"b": b"2"}
+    assert store.scan(1) == ([("b", b"2")], True)
+
+
+def test_after_a_crash_commits_go_on_behind_the_newest(path: Path, store: SqliteStore) -> None:
+    for number in range(5):
+        put(store, {"a": b"%d" % number})
+    store.abandon()
+    for expected in (5, 6):
+        with open_again(path) as again:
+            assert again.commit_seq == expected
+            put(again, {"b": b"x"})
+            assert again.read(1, "a") == b"4"
+
+
+def test_a_clean_stop_leaves_everything_in_kv(path: Path, store: SqliteStore) -> None:
+    put(store, {"a": b"1"})
+    store.close()
+    conn = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
+    assert conn.execute("SELECT key, value FROM kv").fetchall() == [("a", b"1")]
+    assert conn.execute("SELECT value FROM meta WHERE name = 'commit_seq'").get == 1
+    conn.close()
+
+
+def test_what_is_only_in_redo_keeps_a_type_that_left_the_program_known(store: SqliteStore) -> None:
+    put(store, {"a": b"1"})
+    assert store.lost_types(1, ()) == ["Account"]
+    put(store, {"a": None})
+    assert store.lost_types(1, ()) == []
+
+
+DAMAGE = {
+    "a bit of the data": ("UPDATE redo SET data = CAST(zeroblob(3900) AS BLOB) WHERE slot = 1", "checksum"),
+    "its number": ("UPDATE redo SET seq = 1 WHERE slot = 1", "checksum"),
+    "a number of another type": ("UPDATE redo SET seq = 'x' WHERE slot = 1", "checksum"),
+    "a commit that is missing": ("DELETE FROM redo WHERE slot = 1", "lacks a part of commit 2"),
+    "a part that is missing": ("DELETE FROM redo WHERE slot = 5", "lacks a part of commit 4"),
+}
+
+
+@pytest.mark.parametrize("what", DAMAGE)
+def test_a_damaged_row_is_never_served(path: Path, store: SqliteStore, what: str) -> None:
+    for _ in range(3):
+        put(store, {"a": b"1"})
+    put(store, {f"key-{number:04}": b"v" * 20 for number in range(500)})
+    change, told = DAMAGE[what]
+    store._conn.execute(change)
+    store.abandon()
+    with pytest.raises(StoreCorrupt, match=told):
+        open_store(path)
+
+
+class open_again:
+    def __init__(self, path: Path) -> None:
+        self._store = open_store(path)
+
+    def __enter__(self) -> SqliteStore:
+        return self._store
+
+    def __exit__(self, *_: object) -> None:
+        self._store.abandon()
