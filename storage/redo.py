@@ -1,8 +1,8 @@
 """The newest keys and values: a commit keeps its own in one row, and they move into ``kv`` for many commits at once.
 
 1. What a commit says of keys and values enters in its transaction, whole: as a row of ``redo``, or as a few when it is
-   long. In ``kv`` its keys lie all over the tree, and each would put a page of its own into the commit: at 64 callers
-   that was half of what a durable call cost its worker.
+   long. In ``kv`` its keys lie all over the tree, and each would put a page of its own into the commit: with 12 calls
+   in a commit and 5,000 actors that was 3.9 KB of log for a call, and is 0.5.
 2. When ``redo`` is full, or holds ``FOLD_ROWS`` keys, the next commit *folds*: its transaction writes everything into
    ``kv``, in the order of the keys, its own included. So does a commit whose values are too large to be written twice,
    one that clears an actor, and every one while the disk is full.
