@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from actord.errors import DataDirError, DataDirLocked, StorageError
+
 OK = 0
 FAILED = 1
 USAGE = 2
@@ -20,3 +25,19 @@ class StartError(Exception):
 
 class ConfigError(StartError):
     """The configuration is wrong; the message names where and which key."""
+
+
+@contextmanager
+def refusals() -> Iterator[None]:
+    """What the store's modules refuse, and files that can't be read or written, as one line and an exit code."""
+    try:
+        yield
+    except DataDirLocked as error:
+        raise StartError(error.detail, TEMPORARY) from None
+    except DataDirError as error:
+        raise StartError(error.detail, CONFIG) from None
+    except StorageError as error:
+        raise StartError(error.detail, FAILED) from None
+    except OSError as error:
+        where = f": {error.filename}" if error.filename else ""
+        raise StartError(f"It failed: {error.strerror or error}{where}.", FAILED) from None

@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 import typer
-from actord.errors import DataDirError, DataDirLocked, StorageError
 from actord.server.commands.progress import shown
 from actord.server.commands.running import place
 from actord.server.commands.serve import DataDirOption
-from actord.server.exits import CONFIG, FAILED, TEMPORARY, UNAVAILABLE, StartError
+from actord.server.exits import FAILED, TEMPORARY, UNAVAILABLE, StartError, refusals
 from actord.shards.slots import slot_of, slot_range
 
 if TYPE_CHECKING:
@@ -56,7 +55,7 @@ def backup(
 
     began = monotonic()
     real = os.path.realpath(place(None, data_dir))
-    with _told_simply(), _source(real) as source:
+    with refusals(), _source(real) as source:
         with shown(not as_json and sys.stderr.isatty()) as told:
             made = take_backup(source, str(dest), base=None if base is None else str(base), progress=told)
         held = source.held if isinstance(source, RunningSource) else None
@@ -91,7 +90,7 @@ def verify(
     from actord.storage.backup_files import problems_of, read_backup
     from actord.storage.doctor import examine
 
-    with _told_simply(), shown(not as_json and sys.stderr.isatty()) as told:
+    with refusals(), shown(not as_json and sys.stderr.isatty()) as told:
         found = read_backup(str(folder))
         problems = problems_of(str(folder), found, told)
         if deep and not problems:
@@ -138,7 +137,7 @@ def restore(
     """
     from actord.storage.restore import restore as work
 
-    with _told_simply(), shown(not as_json and sys.stderr.isatty()) as told:
+    with refusals(), shown(not as_json and sys.stderr.isatty()) as told:
         done = work(str(folder), str(target), epoch=epoch, progress=told)
     if as_json:
         print(msgspec.json.encode(msgspec.to_builtins(done)).decode())
@@ -206,22 +205,6 @@ def _source(real: str) -> Iterator[Any]:
             with suppress(StartError):  # the server is gone, and the reason is known
                 source.close()
             raise
-
-
-@contextmanager
-def _told_simply() -> Iterator[None]:
-    """Failures as one line with the exit code."""
-    try:
-        yield
-    except DataDirLocked as error:
-        raise StartError(error.detail, TEMPORARY) from None
-    except DataDirError as error:
-        raise StartError(error.detail, CONFIG) from None
-    except StorageError as error:
-        raise StartError(error.detail, FAILED) from None
-    except OSError as error:
-        where = f": {error.filename}" if error.filename else ""
-        raise StartError(f"It failed: {error.strerror or error}{where}.", FAILED) from None
 
 
 def _amount(shards: int, size: int) -> str:

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 from actord import codec
 from actord import json as edge
-from actord.errors import CodecError, DataDirError, DataDirLocked, StorageError
+from actord.errors import CodecError
 from actord.limits import NAME_BYTES
 from actord.server.commands.running import place
-from actord.server.exits import CONFIG, FAILED, TEMPORARY, StartError
+from actord.server.exits import StartError, refusals
 from actord.shards.slots import shard_of_slot, slot_of
 
 if TYPE_CHECKING:
@@ -71,19 +70,6 @@ def value_of(raw: bytes) -> tuple[str, Any]:
         return type(value).__name__, json.loads(edge.dumps(value))
     except (CodecError, ValueError):
         return type(value).__name__, repr(value)
-
-
-@contextmanager
-def refusals() -> Iterator[None]:
-    """What the store's modules refuse, as one line and an exit code."""
-    try:
-        yield
-    except DataDirLocked as error:
-        raise StartError(error.detail, TEMPORARY) from None
-    except DataDirError as error:
-        raise StartError(error.detail, CONFIG) from None
-    except StorageError as error:
-        raise StartError(error.detail, FAILED) from None
 
 
 _TOGETHER = 64  # shards; SQLite attaches up to 125

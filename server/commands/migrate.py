@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 import typer
-from actord.errors import DataDirError, DataDirLocked, StorageError
 from actord.server.commands.progress import shown
 from actord.server.commands.serve import AppArgument, ConfigOption, DataDirOption
 from actord.server.config import resolve
-from actord.server.exits import CONFIG, FAILED, TEMPORARY, StartError
+from actord.server.exits import CONFIG, FAILED, StartError, refusals
 
 if TYPE_CHECKING:
     from actord.shards.migration import Outcome
@@ -45,16 +44,10 @@ def migrate(
     )
     try:
         program = load_program(settings.app)
-        with shown(not as_json and sys.stderr.isatty()) as told:
+        with refusals(), shown(not as_json and sys.stderr.isatty()) as told:
             outcome = migration.migrate(settings, program, check=check, progress=told)
     except ProgramError as error:
         raise StartError(str(error), CONFIG) from None
-    except DataDirLocked as error:
-        raise StartError(error.detail, TEMPORARY) from None
-    except DataDirError as error:
-        raise StartError(error.detail, CONFIG) from None
-    except StorageError as error:
-        raise StartError(error.detail, FAILED) from None
     if as_json:
         print(msgspec.json.encode({"checked": check, **msgspec.to_builtins(outcome)}).decode())
     else:

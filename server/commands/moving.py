@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from actord.server.commands.export import END, Key, read
-from actord.server.commands.looking import JsonOption, KeyArgument, Place, json_text, parsed, refusals
+from actord.server.commands.looking import JsonOption, KeyArgument, Place, json_text, parsed
 from actord.server.commands.progress import shown
 from actord.server.commands.running import actor
 from actord.server.commands.serve import AppArgument, DataDirOption
-from actord.server.exits import CONFIG, FAILED, StartError
+from actord.server.exits import CONFIG, FAILED, StartError, refusals
 from actord.shards import whole
 from actord.shards.slots import slot_of, slot_range
 from actord.shards.whole import Whole

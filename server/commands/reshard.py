@@ -9,9 +9,8 @@ from typing import Annotated
 
 import msgspec
 import typer
-from actord.errors import DataDirError, DataDirLocked, StorageError
 from actord.server.commands.progress import shown
-from actord.server.exits import CONFIG, FAILED, TEMPORARY, StartError
+from actord.server.exits import refusals
 from actord.shards.slots import slot_of, slot_range
 
 
@@ -41,19 +40,13 @@ def reshard(
     if cancel == (shards is not None):
         raise typer.BadParameter("give either --shards or --cancel")
     began = monotonic()
-    try:
+    with refusals():
         if shards is None:
             given_up = work.cancel(str(data_dir))
             print("given up: the old shards are as they were" if given_up else "nothing was under way")
             return
         with shown(not as_json and sys.stderr.isatty()) as told:
             done = work.reshard(str(data_dir), shards, slot_of=slot_of, slot_range=slot_range, progress=told)
-    except DataDirLocked as error:
-        raise StartError(error.detail, TEMPORARY) from None
-    except DataDirError as error:
-        raise StartError(error.detail, CONFIG) from None
-    except StorageError as error:
-        raise StartError(error.detail, FAILED) from None
     if as_json:
         print(msgspec.json.encode(msgspec.to_builtins(done)).decode())
     elif done.before == done.after:

@@ -12,10 +12,10 @@ from actord import codec
 from actord import json as edge
 from actord.errors import BadRequest, CodecError
 from actord.limits import STORAGE_KEY_BYTES, STORAGE_RESERVED_PREFIX, VALUE_BYTES
-from actord.server.commands.looking import JsonOption, KeyArgument, Place, json_text, parsed, plain, refusals, value_of
+from actord.server.commands.looking import JsonOption, KeyArgument, Place, json_text, parsed, plain, value_of
 from actord.server.commands.running import actor
 from actord.server.commands.serve import AppArgument, DataDirOption
-from actord.server.exits import FAILED, StartError
+from actord.server.exits import FAILED, StartError, refusals
 from actord.shards.slots import slot_of, slot_range
 
 if TYPE_CHECKING:
