@@ -5,7 +5,8 @@
    in a commit and 5,000 actors that was 3.9 KB of log for a call, and is 0.5.
 2. When ``redo`` is full, or holds ``FOLD_ROWS`` keys, the next commit *folds*: its transaction writes everything into
    ``kv``, in the order of the keys, its own included. So does a commit whose values are too large to be written twice,
-   one that clears an actor, and every one while the disk is full.
+   one that clears an actor, and every one while the disk is full. Nothing else runs meanwhile: where folds take longer
+   than ``FOLD_SECONDS``, because pages of ``kv`` have to be read from the disk, they come more often and are smaller.
 3. ``commit_seq`` in ``meta`` is the last commit that folded. Rows of ``redo`` count if they are of a later one, and
    are overwritten by those that come after the next fold: each is a page, which stays where it is. Every commit that
    does not fold has a row, also when it says nothing of keys, so the newest commit is the newest row's.
@@ -20,6 +21,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
+from time import monotonic
 from typing import Any, NamedTuple
 from zlib import crc32
 
@@ -31,8 +33,10 @@ from actord.storage.api import Batch
 from actord.storage.reads import Pending, SqliteReads
 
 SLOTS = 256
-# A commit that folds takes 2 to 3 ms for them.
+# A commit that folds takes 2 to 3 ms for them when the pages are in memory.
 FOLD_ROWS = 1024
+FOLD_ROWS_LEAST = 32
+FOLD_SECONDS = 0.005
 # A row fills its page, so that the one that takes its place does not move anything.
 ROW_BYTES = 3900
 # Values that are larger than that on average are not written twice.
@@ -169,6 +173,7 @@ class SqliteRedo(SqliteReads):
     commit_seq: int
     full: bool
     _pending_rows: int
+    _most_rows: int  # of these, from ``FOLD_ROWS_LEAST`` to ``FOLD_ROWS``
     _slot: int  # the next row of ``redo``
     _folded: int  # ``commit_seq`` as ``meta`` has it
 
@@ -188,13 +193,14 @@ class SqliteRedo(SqliteReads):
                 f"{self.path} lacks commits between {found.seq} and {self.commit_seq}. Restore it from a backup."
             )
         self._pending, self._pending_rows, self._slot = found.keys, found.rows, found.slots
+        self._most_rows = FOLD_ROWS
 
     def _redo_rows(self, batch: Batch) -> list[Row] | None:
         """The rows that keep a batch's keys and values; None when it has to fold."""
         kv = batch.kv
         count = sum(map(len, kv.values()))
         room = SLOTS - self._slot
-        if self._pending_rows + count > FOLD_ROWS or not room or batch.cleared or self.full:
+        if self._pending_rows + count > self._most_rows or not room or batch.cleared or self.full:
             return None
         data = _packb(list(kv.items()))
         size = len(data)
@@ -236,6 +242,7 @@ class SqliteRedo(SqliteReads):
 
     def _apply_fold(self, fold: Fold, seq: int) -> None:
         """Write it, in the transaction of commit ``seq``."""
+        began = monotonic()
         if fold.deletes:
             self._cursor.executemany(_DELETE, fold.deletes)
         if fold.puts:
@@ -243,6 +250,11 @@ class SqliteRedo(SqliteReads):
         self._cursor.execute(_SEQ, (seq, schema.meta_sum("commit_seq", seq), self._folded))
         if self._conn.changes() != 1:
             raise InvariantViolated(f"{self.path} was not folded at commit {self._folded}")
+        took = monotonic() - began
+        if took > FOLD_SECONDS:
+            self._most_rows = max(self._most_rows // 2, FOLD_ROWS_LEAST)
+        elif took < FOLD_SECONDS / 4:
+            self._most_rows = min(self._most_rows * 2, FOLD_ROWS)
 
     def _fold_alone(self) -> None:
         """Leave everything in ``kv``, for whoever reads the database without us. A full disk keeps it where it is."""

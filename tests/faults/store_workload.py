@@ -32,8 +32,6 @@ IDENTITY = "6f2d6f0e-3f5b-4d0b-9d9b-7c3f1d3a2b10"
 ACTORS = 12
 SLOTS = range(1024)
 
-redo.SLOTS = 7  # small, so that the log has many folds, and commits between them
-
 Model = dict[tuple[int, str], bytes]
 
 
@@ -175,4 +173,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    redo.SLOTS = 7  # few, so that the log has many folds, and commits between them
     main()

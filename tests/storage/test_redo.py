@@ -64,8 +64,9 @@ def test_reads_see_the_newest_wherever_it_is(store: SqliteStore) -> None:
 @pytest.mark.parametrize(
     ("why", "limit"), [("the table is full", {"SLOTS": 3}), ("it holds many keys", {"FOLD_ROWS": 3})]
 )
-def test_the_next_commit_folds_when(store: SqliteStore, why: str, limit: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_next_commit_folds_when(path: Path, why: str, limit: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(redo, *next(iter(limit.items())))
+    store = open_store(path)
     for number in range(3):
         put(store, {f"k{number}": b"v"})
         assert in_kv(store) == {}
@@ -74,6 +75,37 @@ def test_the_next_commit_folds_when(store: SqliteStore, why: str, limit: Any, mo
     put(store, {"k0": b"w"})
     assert in_kv(store)["k0"] == b"v"
     assert rows(store, "SELECT seq FROM redo WHERE slot = 0") == [(5,)], "from the beginning again"
+    store.abandon()
+
+
+def test_folds_that_take_long_are_smaller_until_they_do_not(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = took = 0.0
+
+    def clock() -> float:
+        nonlocal now
+        now += took
+        return now
+
+    monkeypatch.setattr(redo, "monotonic", clock)
+    monkeypatch.setattr(redo, "FOLD_ROWS", 8)
+    monkeypatch.setattr(redo, "FOLD_ROWS_LEAST", 2)
+
+    def commits_until_a_fold() -> int:
+        for number in range(1, 100):
+            put(store, {"a": b"%d" % number})
+            if store._slot == 0:
+                return number
+        raise AssertionError("it never folds")
+
+    store = open_store(path)
+    assert commits_until_a_fold() == 9
+    took = redo.FOLD_SECONDS * 2
+    assert [commits_until_a_fold() for _ in range(4)] == [9, 5, 3, 3]
+    took = redo.FOLD_SECONDS / 2
+    assert [commits_until_a_fold() for _ in range(2)] == [3, 3], "neither long nor short"
+    took = 0.0
+    assert [commits_until_a_fold() for _ in range(4)] == [3, 5, 9, 9]
+    store.abandon()
 
 
 def test_large_values_are_not_written_twice(store: SqliteStore) -> None:
