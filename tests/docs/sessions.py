@@ -46,7 +46,7 @@ class Session:
         self.home = folder
         self.cwd = folder
         self.port = 0
-        self.server: subprocess.Popen[str] | None = None
+        self.server: subprocess.Popen[bytes] | warm.Running | None = None
         self._said = folder / ".server-output"
         self._heard = 0
         (folder / ".curlrc").write_text("silent\nshow-error\n")  # as on a terminal: no progress meter
@@ -69,7 +69,9 @@ class Session:
     def close(self) -> None:
         if self.server is not None:
             self.server.kill()
-            self.server.communicate()
+            self.server.wait()
+            assert self.server.stdout is not None
+            self.server.stdout.close()
 
     # -- one command
 
@@ -101,20 +103,25 @@ class Session:
 
     def _serve(self, command: str) -> str:
         self.close()
-        with self._said.open("w") as said:
-            self.server = subprocess.Popen(
-                ["bash", "-c", f"exec {expand(command)}"],
-                cwd=self.cwd,
-                env=self._environment("--uds" in command),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=said,
-                text=True,
-            )
+        self._said.write_text("")
+        environ = self._environment("--uds" in command)
+        if plain(command):
+            words = shlex.split(command)[1:]
+            self.server = warm.Running(words, environ, cwd=str(self.cwd), err=str(self._said))
+        else:
+            with self._said.open("ab") as said:
+                self.server = subprocess.Popen(
+                    ["bash", "-c", f"exec {expand(command)}"],
+                    cwd=self.cwd,
+                    env=environ,
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=said,
+                )
         assert self.server.stdout is not None
         poll = select.poll()
         poll.register(self.server.stdout, select.POLLIN)
-        url = self.server.stdout.readline().strip() if poll.poll(PATIENCE_SECONDS * 1000) else ""
+        url = self.server.stdout.readline().decode().strip() if poll.poll(PATIENCE_SECONDS * 1000) else ""
         if url.startswith("http"):
             self.port = int(url.rpartition(":")[2])
         self._heard = 0

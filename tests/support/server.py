@@ -2,8 +2,9 @@
 
 1. ``start`` returns when the server has said on standard output where it listens: all of its children are ready.
 2. ``wait_log`` waits for a line of the log to arrive; nothing here sleeps in order to wait.
-3. Every process of the server carries a mark of its own in its environment: ``survivors`` finds them all, orphans
+3. Every child of the server carries a mark of its own in its environment: ``survivors`` finds them all, orphans
    included, and ``close`` ends them, whatever the test did.
+4. The supervisor is a fork of a process that is warm (``tests.support.warm``); its children are started as always.
 """
 
 from __future__ import annotations
@@ -16,8 +17,6 @@ import re
 import select
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 import uuid
@@ -26,10 +25,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
+from tests.support import warm
+
 PATIENCE_SECONDS = 30.0
 POLL_SECONDS = 0.01
 ROLES = {"actord.server.front": "front", "actord.shards.worker": "worker", "worker_variant.py": "worker"}
 PROGRAMS = Path(__file__).parent.parent / "system" / "programs"
+WORKER_VARIANT = Path(__file__).with_name("worker_variant.py")
 MARK = "ACTORD_TEST_SERVER"
 
 _SHARD_FILE = re.compile(r"/shards/(\d{4})\.db$")
@@ -63,13 +65,16 @@ class Server:
         environment: Mapping[str, str] | None = None,
         variant: str = "",
     ) -> None:
-        """``settings``: "section.key" -> value. ``variant``: a worker of ``worker_variant`` in the real one's place."""
+        """``settings``: "section.key" -> value; one worker unless they say otherwise.
+
+        ``variant``: a worker of ``worker_variant`` in the real one's place.
+        """
         self.program = PROGRAMS / program
         self.data_dir = data_dir
-        self.settings = dict(settings or {})
+        self.settings = {"server.workers": 1} | dict(settings or {})
         self.port = 0
         self.log: list[dict[str, Any]] = []
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: warm.Running | None = None
         self._mark = uuid.uuid4().hex
         self._environment = dict(environment or {})
         self._variant = variant
@@ -80,7 +85,6 @@ class Server:
 
     def start(self, *, wait: bool = True) -> Server:
         """Start the server; with ``wait`` until it listens. The port of the first start is kept."""
-        command = [sys.executable, "-m", "actord.server.cli"]
         environment = {key: value for key, value in os.environ.items() if not key.startswith("ACTORD_")}
         environment |= {
             f"ACTORD_{key.replace('.', '_').upper()}": str(value).lower() if isinstance(value, bool) else str(value)
@@ -88,15 +92,10 @@ class Server:
         }
         environment |= self._environment | {MARK: self._mark}
         if self._variant:
-            command = [sys.executable, "-P", str(Path(__file__).with_name("variant_server.py"))]
             environment["ACTORD_TEST_VARIANT"] = self._variant
-        command += ["serve", str(self.program), "--data-dir", str(self.data_dir), "--port", str(self.port)]
-        self.process = subprocess.Popen(
-            [*command, "--log-format", "json"],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=environment,
-            start_new_session=True,
+        command = ["serve", str(self.program), "--data-dir", str(self.data_dir), "--port", str(self.port)]
+        self.process = warm.Running(
+            [*command, "--log-format", "json"], environment, worker=str(WORKER_VARIANT) if self._variant else ""
         )
         self._reader = threading.Thread(target=self._read, args=(self.process.stderr,), daemon=True)
         self._reader.start()
@@ -170,8 +169,9 @@ class Server:
     # -- its processes
 
     def survivors(self) -> list[int]:
-        """The ids of all processes that carry this server's mark and are no zombies."""
-        found = []
+        """The ids of all processes of this server that are no zombies."""
+        assert self.process is not None
+        found = [] if self.process.poll() is not None else [self.pid]
         wanted = f"{MARK}={self._mark}".encode()
         for entry in os.listdir("/proc"):
             if entry.isdecimal():

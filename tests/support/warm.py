@@ -4,17 +4,23 @@
    code is a real process's. Only the start of the interpreter is left out: 0.2 s of CPU, many hundred times.
 2. The forks come from a process that does nothing else (``multiprocessing``'s fork server): no thread and no lock of
    the tests is in them.
+3. What a server starts itself, workers and fronts, are interpreters of their own, as always.
 
-What is about the start itself (``-m``, what is imported, signals from a terminal), and what goes on, takes ``COMMAND``.
+What is about the start itself (``-m``, what is imported, signals from a terminal) takes ``COMMAND``.
 """
 
 from __future__ import annotations
 
 import functools
+import io
 import multiprocessing
 import os
+import signal
+import subprocess
 import sys
+import threading
 from collections.abc import Mapping
+from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext
 
 
@@ -28,9 +34,11 @@ def _context() -> ForkServerContext:
             "actord.server.admin",
             "actord.server.commands.actor_sql",
             "actord.server.commands.inspect_view",
+            "actord.server.supervisor",
             "actord.shards.registry",
             "actord.storage.look_actor",
             "actord.storage.sqlite",
+            "typer._adapters",  # newer ones convert arguments with pydantic
             __name__,
         ]
     )
@@ -54,18 +62,88 @@ def run(words: list[str], cwd: str, environ: Mapping[str, str], out: str, err: s
     return code
 
 
+class Running:
+    """A command that goes on, in a session of its own, with the interface of ``Popen`` as far as tests use it."""
+
+    def __init__(
+        self, words: list[str], environ: Mapping[str, str], *, cwd: str = "", err: str = "", worker: str = ""
+    ) -> None:
+        """``err``: a file for its words, in the place of ``stderr``. ``worker``: a script, in that of the worker."""
+        out, out_end = os.pipe()
+        said, said_end = os.pipe()
+        ends = Connection(out_end, readable=False), Connection(said_end, readable=False)
+        self.stdout, self.stderr = io.BufferedReader(io.FileIO(out)), io.BufferedReader(io.FileIO(said))
+        given = words, cwd or os.getcwd(), dict(environ), *ends, err, worker
+        self._process = _context().Process(target=_going_on, args=given, daemon=True)
+        self._looking = threading.Lock()
+        self._process.start()
+        for end in ends:
+            end.close()
+        assert self._process.pid is not None
+        self.pid = self._process.pid
+
+    @property
+    def returncode(self) -> int | None:
+        with self._looking:  # its exit code can be read once
+            return self._process.exitcode
+
+    def poll(self) -> int | None:
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        if not wait([self._process.sentinel], timeout):
+            raise subprocess.TimeoutExpired(f"process {self.pid}", timeout or 0)
+        code = self.returncode
+        assert code is not None
+        return code
+
+    def send_signal(self, number: signal.Signals) -> None:
+        if self.returncode is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+
+def _going_on(
+    words: list[str], cwd: str, environ: dict[str, str], out: Connection, said: Connection, err: str, worker: str
+) -> None:
+    os.setsid()
+    os.chdir(cwd)
+    os.environ.clear()
+    os.environ.update(environ)
+    os.dup2(out.fileno(), 1)
+    os.dup2(said.fileno(), 2)
+    out.close()
+    said.close()
+    if err:
+        _say_into(2, err)
+    _main(words, worker)
+
+
 def _command(words: list[str], cwd: str, environ: dict[str, str], out: str, err: str) -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(environ)
-    for number, path in ((1, out), (2, err)):
-        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        os.dup2(file, number)
-        os.close(file)
-    from actord.server.cli import main
+    _say_into(1, out)
+    _say_into(2, err)
+    _main(words)
 
+
+def _say_into(number: int, path: str) -> None:
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    os.dup2(file, number)
+    os.close(file)
+
+
+def _main(words: list[str], worker: str = "") -> None:
+    from actord.server import cli, supervisor
+
+    if worker:
+        run = supervisor.run
+        supervisor.run = lambda settings, **options: run(settings, worker=(sys.executable, "-P", worker), **options)
     sys.argv = ["actord", *words]
     sys.path[:] = [entry for entry in sys.path if entry]  # as with -P
-    main()
+    cli.main()
