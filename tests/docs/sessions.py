@@ -107,7 +107,7 @@ class Session:
         environ = self._environment("--uds" in command)
         if plain(command):
             words = shlex.split(command)[1:]
-            self.server = warm.Running(words, environ, cwd=str(self.cwd), err=str(self._said))
+            self.server = warm.Running(warm.actord, words, environ, cwd=str(self.cwd), err=str(self._said))
         else:
             with self._said.open("ab") as said:
                 self.server = subprocess.Popen(

@@ -19,6 +19,8 @@ from typing import Any
 import msgspec
 from actord.settings import Settings
 
+from tests.support import run_supervisor, warm
+
 PATIENCE_SECONDS = 60.0
 
 
@@ -58,26 +60,20 @@ class FakeServer:
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
         self.seen: list[dict[str, Any]] = []
-        script = Path(__file__).with_name("run_supervisor.py")
-        command = [
-            *before,
-            sys.executable,
-            "-P",
-            str(script),
-            msgspec.json.encode(settings).decode(),
-            front,
-            worker,
-            str(self._path),
-        ]
+        words = [msgspec.json.encode(settings).decode(), front, worker, str(self._path)]
+        environment = {**os.environ, **(environ or {})}
         # A session of its own, as under a terminal: Ctrl-C goes to the process group.
-        self.process = subprocess.Popen(
-            command,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-            env={**os.environ, **(environ or {})},
-        )
+        self.process: subprocess.Popen[bytes] | warm.Running
+        if before:
+            self.process = subprocess.Popen(
+                [*before, sys.executable, "-P", run_supervisor.__file__, *words],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                start_new_session=True,
+                env=environment,
+            )
+        else:
+            self.process = warm.Running(run_supervisor.main, words, environment)
 
     def until(self, event: str, who: str = "", count: int = 1) -> dict[str, Any]:
         """Read reports until ``event`` was seen ``count`` times from here on; returns the last one."""
@@ -94,7 +90,7 @@ class FakeServer:
 
     def url(self) -> str:
         assert self.process.stdout is not None
-        return self.process.stdout.readline().strip()
+        return self.process.stdout.readline().decode().strip()
 
     def end(self, number: signal.Signals = signal.SIGTERM) -> tuple[int, str, str]:
         """Send a signal; returns the exit code and what stood on standard output and standard error."""
@@ -106,7 +102,8 @@ class FakeServer:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as end:
             end.sendto(b'{"event": "end", "who": ""}', str(self._path))  # behind everything that was reported
         self.until("end")
-        return self.process.returncode, out, err
+        assert self.process.returncode is not None
+        return self.process.returncode, out.decode(), err.decode()
 
     def _read(self) -> None:
         while report := self._events.recv(1 << 20):

@@ -14,10 +14,10 @@ from actord.settings import Settings
 FAKE = Path(__file__).with_name("fake_child.py")
 
 
-def main() -> int:
-    settings = msgspec.json.decode(sys.argv[1], type=Settings)
+def main(words: list[str]) -> int:
+    settings = msgspec.json.decode(words[0], type=Settings)
     logs.configure("debug", settings.log.format, process="supervisor")
-    front, worker = ((sys.executable, "-P", str(FAKE), behaviour, sys.argv[4]) for behaviour in sys.argv[2:4])
+    front, worker = ((sys.executable, "-P", str(FAKE), behaviour, words[3]) for behaviour in words[1:3])
     try:
         return run(settings, front=front, worker=worker)
     except StartError as error:
@@ -26,4 +26,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

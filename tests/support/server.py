@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import http.client
 import json
 import os
@@ -94,9 +95,8 @@ class Server:
         if self._variant:
             environment["ACTORD_TEST_VARIANT"] = self._variant
         command = ["serve", str(self.program), "--data-dir", str(self.data_dir), "--port", str(self.port)]
-        self.process = warm.Running(
-            [*command, "--log-format", "json"], environment, worker=str(WORKER_VARIANT) if self._variant else ""
-        )
+        main = functools.partial(warm.actord_with, str(WORKER_VARIANT)) if self._variant else warm.actord
+        self.process = warm.Running(main, [*command, "--log-format", "json"], environment)
         self._reader = threading.Thread(target=self._read, args=(self.process.stderr,), daemon=True)
         self._reader.start()
         if wait:

@@ -19,7 +19,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext
 
@@ -63,17 +63,23 @@ def run(words: list[str], cwd: str, environ: Mapping[str, str], out: str, err: s
 
 
 class Running:
-    """A command that goes on, in a session of its own, with the interface of ``Popen`` as far as tests use it."""
+    """A process that goes on, in a session of its own, with the interface of ``Popen`` as far as tests use it."""
 
     def __init__(
-        self, words: list[str], environ: Mapping[str, str], *, cwd: str = "", err: str = "", worker: str = ""
+        self,
+        main: Callable[[list[str]], int | None],
+        words: list[str],
+        environ: Mapping[str, str],
+        *,
+        cwd: str = "",
+        err: str = "",
     ) -> None:
-        """``err``: a file for its words, in the place of ``stderr``. ``worker``: a script, in that of the worker."""
+        """``main``: ``actord`` or another function. ``err``: a file for its words, in the place of ``stderr``."""
         out, out_end = os.pipe()
         said, said_end = os.pipe()
         ends = Connection(out_end, readable=False), Connection(said_end, readable=False)
         self.stdout, self.stderr = io.BufferedReader(io.FileIO(out)), io.BufferedReader(io.FileIO(said))
-        given = words, cwd or os.getcwd(), dict(environ), *ends, err, worker
+        given = main, words, cwd or os.getcwd(), dict(environ), *ends, err
         self._process = _context().Process(target=_going_on, args=given, daemon=True)
         self._looking = threading.Lock()
         self._process.start()
@@ -97,6 +103,26 @@ class Running:
         assert code is not None
         return code
 
+    def communicate(self, timeout: float | None = None) -> tuple[bytes, bytes]:
+        """What is left in both streams, when nobody holds them any more, and it has ended."""
+        said = [b"", b""]
+
+        def read(index: int, stream: io.BufferedReader) -> None:
+            said[index] = stream.read()
+
+        readers = [
+            threading.Thread(target=read, args=(index, stream), daemon=True)
+            for index, stream in enumerate((self.stdout, self.stderr))
+        ]
+        for reader in readers:
+            reader.start()
+        for reader in readers:
+            reader.join(timeout)
+            if reader.is_alive():
+                raise subprocess.TimeoutExpired(f"process {self.pid}", timeout or 0)
+        self.wait(timeout)
+        return said[0], said[1]
+
     def send_signal(self, number: signal.Signals) -> None:
         if self.returncode is None:
             os.kill(self.pid, number)
@@ -106,7 +132,13 @@ class Running:
 
 
 def _going_on(
-    words: list[str], cwd: str, environ: dict[str, str], out: Connection, said: Connection, err: str, worker: str
+    main: Callable[[list[str]], int | None],
+    words: list[str],
+    cwd: str,
+    environ: dict[str, str],
+    out: Connection,
+    said: Connection,
+    err: str,
 ) -> None:
     os.setsid()
     os.chdir(cwd)
@@ -118,7 +150,7 @@ def _going_on(
     said.close()
     if err:
         _say_into(2, err)
-    _main(words, worker)
+    sys.exit(main(words))
 
 
 def _command(words: list[str], cwd: str, environ: dict[str, str], out: str, err: str) -> None:
@@ -129,7 +161,7 @@ def _command(words: list[str], cwd: str, environ: dict[str, str], out: str, err:
     os.environ.update(environ)
     _say_into(1, out)
     _say_into(2, err)
-    _main(words)
+    actord(words)
 
 
 def _say_into(number: int, path: str) -> None:
@@ -138,12 +170,19 @@ def _say_into(number: int, path: str) -> None:
     os.close(file)
 
 
-def _main(words: list[str], worker: str = "") -> None:
-    from actord.server import cli, supervisor
+def actord(words: list[str]) -> None:
+    """The command."""
+    from actord.server import cli
 
-    if worker:
-        run = supervisor.run
-        supervisor.run = lambda settings, **options: run(settings, worker=(sys.executable, "-P", worker), **options)
     sys.argv = ["actord", *words]
     sys.path[:] = [entry for entry in sys.path if entry]  # as with -P
     cli.main()
+
+
+def actord_with(worker: str, words: list[str]) -> None:
+    """The command with a script in the place of the server's worker."""
+    from actord.server import supervisor
+
+    run = supervisor.run
+    supervisor.run = lambda settings, **options: run(settings, worker=(sys.executable, "-P", worker), **options)
+    actord(words)
