@@ -94,7 +94,7 @@ def test_a_second_server_on_the_directory_is_refused_and_the_first_goes_on(serve
 
 
 def test_the_next_server_starts_at_once_after_a_clean_stop_and_after_a_kill(serve):
-    server = serve("probe.py")
+    server = serve("probe.py", settings={"server.workers": 2})
     markers = [server.data_dir / "shards" / f"{shard:04d}.db.clean" for shard in range(2)]
     server.result("Probe", "a", "add", 1)
     assert not any(marker.exists() for marker in markers)
