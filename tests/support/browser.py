@@ -25,7 +25,7 @@ def unavailable() -> str:
 
 
 class Page:
-    """A window on one address. It has to be in front to be used, which every method sees to."""
+    """A tab on one address. It has to be in front to be used, which every method sees to."""
 
     def __init__(self, driver: Any, handle: str) -> None:
         self._driver = driver
@@ -105,7 +105,7 @@ class Browser:
         self._pages: list[Page] = []
 
     def open(self, url: str) -> Page:
-        """A new window with this address, loaded."""
+        """A new tab with this address, loaded; a window costs twice as much."""
         self._driver.switch_to.window(self._driver.window_handles[0])
         self._driver.switch_to.new_window("window")
         page = Page(self._driver, self._driver.current_window_handle)
@@ -129,7 +129,7 @@ def browser() -> Iterator[Browser]:
     for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", "--mute-audio"):
         options.add_argument(argument)
     options.add_argument("--window-size=900,720")
-    options.add_argument("--disable-background-timer-throttling")  # several windows at once: none is to fall asleep
+    options.add_argument("--disable-background-timer-throttling")  # several tabs at once: none is to fall asleep
     options.add_argument("--disable-backgrounding-occluded-windows")
     options.add_argument("--disable-renderer-backgrounding")
     options.set_capability("goog:loggingPrefs", {"browser": "SEVERE"})
