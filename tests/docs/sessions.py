@@ -22,6 +22,7 @@ from tests.docs.pages import ROOT, Block, blocks
 from tests.support import warm
 
 PATIENCE_SECONDS = 60
+ECHO_EXIT = '; echo "exit code $?"'
 BIN = Path(sys.executable).parent
 # Both sides pass through these.
 _VARIABLE = (
@@ -81,12 +82,14 @@ class Session:
         if serves(command):
             return self._serve(command)
         command = command.replace(":8000", f":{self.port}")
-        if plain(command):
+        words = command.removesuffix(ECHO_EXIT)
+        if plain(words):
             said = self.home / ".said"
             said.unlink(missing_ok=True)
             environ = self._environment()
-            warm.run(shlex.split(command)[1:], str(self.cwd), environ, str(said), str(said), PATIENCE_SECONDS)
-            return said.read_text()
+            given = shlex.split(words)[1:]
+            code = warm.run(given, str(self.cwd), environ, str(said), str(said), PATIENCE_SECONDS)
+            return said.read_text() + (f"exit code {code}\n" if words != command else "")
         script = f"{command}\nstatus=$?\npwd > {self.home}/.cwd\nexit $status\n"
         done = subprocess.run(
             ["bash", "-c", script],
