@@ -24,19 +24,9 @@ CLEAN = {name: value for name, value in os.environ.items() if not name.startswit
 def actord(
     *words: str | Path, cwd: Path | None = None, environ: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Run the command to its end, in a process that is warm (see ``warm``); what serves starts cold."""
+    """Run the command to its end, in a process that is warm (see ``warm``)."""
     given = [str(word) for word in words]
     environment = {**CLEAN, **(environ or {})}
-    if given[:1] in (["serve"], ["dev"]):
-        return subprocess.run(
-            [*COMMAND, *given],
-            cwd=cwd,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE_SECONDS,
-            check=False,
-        )
     with tempfile.TemporaryDirectory() as folder:
         out, err = Path(folder, "out"), Path(folder, "err")
         code = warm.run(given, str(cwd or Path.cwd()), environment, str(out), str(err), PATIENCE_SECONDS)

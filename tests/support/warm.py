@@ -39,6 +39,7 @@ def _context() -> ForkServerContext:
             "actord.storage.look_actor",
             "actord.storage.sqlite",
             "typer._adapters",  # newer ones convert arguments with pydantic
+            "typer.rich_utils",
             __name__,
         ]
     )
