@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import actord
 import msgspec
-import psutil
 import uvloop
 from actord import logs
 from actord.context import Env, set_env
@@ -31,7 +30,7 @@ from actord.shards import log_context
 from actord.shards.admin import Admin
 from actord.shards.alarm_admin import AlarmAdmin
 from actord.shards.alarms import AlarmScheduler
-from actord.shards.allocator import keep_freed
+from actord.shards.allocator import Resident, keep_freed
 from actord.shards.asgi import AsgiDoor
 from actord.shards.backup_admin import BackupAdmin
 from actord.shards.blackbox import open_box
@@ -110,10 +109,7 @@ class Worker:
         )
         runner.on_bug = self._on_bug
         runner.admission.set_limits(actors.worker_queue, actors.queue_target)
-        process = psutil.Process()
-        self.evictor = Evictor(
-            runner, actors.memory_target, actors.cache_per_instance, lambda: int(process.memory_info().rss)
-        )
+        self.evictor = Evictor(runner, actors.memory_target, actors.cache_per_instance, Resident())
         self.dispatcher = dispatcher = Dispatcher(program, actors, runner, gate, self.evictor)
         router.dispatcher = dispatcher
         dispatcher.body_bytes = settings.http.body_bytes

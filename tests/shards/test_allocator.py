@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import ctypes
+import mmap
 import os
 import subprocess
 import sys
 
+import psutil
 import pytest
+from actord.shards.allocator import Resident
 
 pytestmark = pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="not glibc")
 
@@ -53,3 +56,15 @@ def test_what_is_kept_can_be_given_back_to_the_system() -> None:
 
 def test_who_has_set_the_allocators_variables_has_decided() -> None:
     assert faults(True, MALLOC_TRIM_THRESHOLD_="131072")[0] > 20 * 1_000
+
+
+def test_the_resident_memory_is_that_of_this_moment() -> None:
+    resident = Resident()
+    before = resident()
+    assert abs(before - psutil.Process().memory_info().rss) < 4 << 20
+    with mmap.mmap(-1, 64 << 20) as pages:
+        assert resident() < before + (32 << 20), "nothing is in them"
+        for at in range(0, len(pages), mmap.PAGESIZE):
+            pages[at] = 1
+        assert resident() > before + (60 << 20)
+    assert resident() < before + (32 << 20)
