@@ -7,7 +7,6 @@ is set; the environment stays as it is, so programs that a test writes and chang
 from __future__ import annotations
 
 import compileall
-import gc
 import sys
 from collections.abc import Generator
 from pathlib import Path
@@ -25,12 +24,6 @@ def pytest_configure(config: pytest.Config) -> None:
     if not hasattr(config, "workerinput"):  # before xdist starts its workers
         for folder in COMPILED:
             compileall.compile_dir(ROOT / folder, quiet=2)
-
-
-def pytest_collection_finish(session: pytest.Session) -> None:
-    """The thousands of tests themselves stay: collections need not walk them, again and again."""
-    gc.collect()
-    gc.freeze()
 
 
 def _printable(value: Any) -> Any:
