@@ -243,13 +243,10 @@ class _Shard:
     def _ends_log(self, conn: apsw.Connection, log: wal.Log, seq: int) -> bool:
         """Was commit ``seq`` written to the log? Each commit changes ``redo`` or ``meta``."""
         try:
-            if not conn.table_exists("main", "redo"):  # an older format
-                return True
             page: Any = conn.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'meta'").get
-            newest: Any = conn.execute("SELECT max(seq) FROM redo").get
+            return page in log.pages or schema.newest_commit(conn, 0) == seq
         except UNREADABLE:  # which is said elsewhere
             return True
-        return page in log.pages or newest == seq
 
     def _seq_without_log(self, database: int) -> int | None:
         """The commit number in the database file alone; None when it can't be read without the log."""

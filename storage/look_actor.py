@@ -130,9 +130,7 @@ def stored(look: Look, shard: int, actor: int, *, keys: int) -> Stored:
         rows = look.rows(shard, query, bindings) if table in tables else ()
         return rows[0] if rows else None
 
-    count, size = one(
-        "kv", "SELECT count(*), sum(length(CAST(key AS BLOB)) + length(value)) FROM temp.{}_kv WHERE actor = ?", actor
-    )
+    count, size = one("kv", _KEYS, actor)
     items = [
         (name, _checked(shard, actor, name, raw, sum_))
         for name, raw, sum_ in look.rows(

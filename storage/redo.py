@@ -63,6 +63,7 @@ Query = Callable[[str], list[Any]]  # runs what has {} where the schema's name b
 class Behind(NamedTuple):
     """What the rows of ``redo`` say that ``kv`` does not say yet."""
 
+    folded: int  # the commit that ``kv`` stands at
     seq: int  # the newest commit
     keys: Pending
     rows: int  # keys in all commits
@@ -106,7 +107,7 @@ def behind(query: Query, where: str) -> Behind:
         seq, expected, data = number, 0, b""
     if expected:
         raise StoreCorrupt(f"{where} lacks a part of commit {seq + 1}. Restore it from a backup.")
-    return Behind(seq, keys, rows, slots)
+    return Behind(folded, seq, keys, rows, slots)
 
 
 def _bad(where: str) -> StoreCorrupt:
@@ -183,15 +184,14 @@ class SqliteRedo(SqliteReads):
     def _load_redo(self) -> None:
         """On opening, when ``commit_seq`` is known."""
         try:
-            query = main(self._conn)
-            self._folded = int(query(_FOLDED)[0][0])
-            found = behind(query, self.path)
+            found = behind(main(self._conn), self.path)
         except (apsw.Error, UnicodeDecodeError) as error:
             raise self._read_failed(error) from error
         if found.seq != self.commit_seq:
             raise StoreCorrupt(
                 f"{self.path} lacks commits between {found.seq} and {self.commit_seq}. Restore it from a backup."
             )
+        self._folded = found.folded
         self._pending, self._pending_rows, self._slot = found.keys, found.rows, found.slots
         self._most_rows = FOLD_ROWS
 
@@ -205,11 +205,8 @@ class SqliteRedo(SqliteReads):
         data = _packb(list(kv.items()))
         size = len(data)
         seq, slot = batch.seq, self._slot
-        if size <= ROW_BYTES:
-            data = data.ljust(ROW_BYTES, b"\0")
-            return [(slot, seq, 0, 1, size, data, redo_sum(seq, 0, 1, size, data))]
         parts = -(-size // ROW_BYTES)
-        if parts > min(room, _MOST_ROWS) or size > count * VALUE_BYTES:
+        if parts > 1 and (parts > min(room, _MOST_ROWS) or size > count * VALUE_BYTES):
             return None
         rows = []
         for part in range(parts):
@@ -221,13 +218,8 @@ class SqliteRedo(SqliteReads):
 
     def _kept_redo(self, batch: Batch, rows: list[Row]) -> None:
         self._slot += len(rows)
-        pending = self._pending
         for actor, items in batch.kv.items():
-            known = pending.get(actor)
-            if known is None:
-                pending[actor] = items
-            else:
-                known.update(items)
+            merge(self._pending, actor, items)
             self._pending_rows += len(items)
 
     def _to_fold(self, batch: Batch) -> Pending:
