@@ -4,7 +4,8 @@
 stacks of one process after the other, C frames included; a sample belongs to the innermost function of actord in it,
 and within that to the system call that it ends in. What a process takes for a call comes from the kernel's account of
 it (user and system time), and is divided by the samples; those that wait for events are left out. Samples are taken
-by the clock: on a machine that does other things too, what a process does when it is interrupted looks dear.
+by the clock: on a machine that does other things too, what a process does when it is interrupted looks dear. Syncs run
+off the loop meanwhile, since a sample can't tell the work of a sync from its wait for the disk.
 
 Needs wrk and py-spy, and the right to trace processes of one's own. Exit status: 0; 69 when the server, wrk or py-spy
 did not come up; 78 when the data would be kept in memory.
@@ -118,7 +119,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if machine.file_system(directory) in machine.VOLATILE:
             console.print(f"{options.dir} is kept in memory: choose a folder on a disk with --dir")
             return EX_CONFIG
-        command = ["env", f"ACTORD_SERVER_WORKERS={options.workers}", *shlex.split(options.actord)]
+        settings = [f"ACTORD_SERVER_WORKERS={options.workers}", "ACTORD_STORAGE_FLUSH=kernel"]
+        command = ["env", *settings, *shlex.split(options.actord)]
         try:
             if spy is None:
                 raise systems.SystemMissing("py-spy is not installed: pip install py-spy")

@@ -3,7 +3,8 @@
 1. A turn's writes enter exactly one batch, in the order in which turns ended.
 2. A batch closes when the flush of its predecessor has returned, or at once when nothing is in flight. No timer.
 3. Rows are written on the loop thread (microseconds, no sync); the flusher then syncs the log; only after that are
-   the batch's replies released. The next batch is written and handed to the flusher before they are sent.
+   the batch's replies released. Off the loop, the next batch is written and handed to the flusher before they are
+   sent. On a quick disk the flusher has the sync run here (``here``), and then replies leave before the next batch.
 4. A full disk rolls a whole batch back, for certain: its calls are answered `applied: no`, and the shard goes on.
 5. After any other failure the committer is broken for good: everything held is answered `applied: unknown`, nothing
    more is served, and the process exits (a failed fsync must not be tried again: the kernel may have dropped the
@@ -31,7 +32,9 @@ _NOBODY: Sequence[Callable[[bool], None]] = ()
 
 
 class Flusher(Protocol):
-    """Runs a store's sync off the loop and calls ``done(error or None)`` on it."""
+    """Runs a store's sync and calls ``done(error or None)``: later, or, while ``here``, before ``submit`` returns."""
+
+    here: bool
 
     def submit(self, store: Store, done: Callable[[BaseException | None], None]) -> None: ...
 
@@ -191,7 +194,7 @@ class GroupCommitter:
         pausing = self._pausing
         if pausing is not None:
             self._pausing, self._paused, self._in_flight = None, True, []
-        elif self.held or self.attending:
+        elif (self.held or self.attending) and not self._flusher.here:
             self._commit()
         self._gate.release(done)
         self._gate.flush()
@@ -201,6 +204,7 @@ class GroupCommitter:
             tell(True)
         if alarms and self.on_alarms is not None:
             self.on_alarms(alarms)
+        self.kick()
 
     def break_off(self, error: BaseException) -> None:
         """Never leave this state: answer everything held, and tell the worker to exit."""

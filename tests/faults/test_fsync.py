@@ -58,7 +58,7 @@ def sync_descriptor(pid: int) -> int:
 
 def failing_syncs(method: str, pid: int, number: int) -> list[str]:
     """strace's arguments: sync number ``number`` of this worker fails, and the ones behind it would succeed."""
-    if method == "thread":
+    if method != "kernel":
         return ["-e", "trace=fdatasync", "-e", f"inject=fdatasync:error=EIO:when={number}"]
     event = sync_descriptor(pid).to_bytes(8, "little").hex() + "00" * 8 + EIO_OF_A_SYNC
     return ["-e", "trace=io_getevents", "-e", f"inject=io_getevents:poke_exit=@arg4={event}:when={number}"]
@@ -77,8 +77,10 @@ async def load_until(server: Server, failure: asyncio.Future[None]) -> History:
     return history
 
 
-@pytest.mark.parametrize("method", ["thread", "kernel"])
-@pytest.mark.parametrize("number", [1, 20])
+# The first sync of "auto" is run in the loop.
+@pytest.mark.parametrize(
+    ("method", "number"), [("thread", 1), ("thread", 20), ("kernel", 1), ("kernel", 20), ("auto", 1)]
+)
 def test_a_failed_fsync_answers_unknown_and_ends_the_worker(method, number, serve):
     server = serve(settings=SETTINGS | {"storage.flush": method})
     worker = server.worker_of(0)

@@ -79,10 +79,15 @@ def test_a_block_over_the_time_limit_is_undone(server):
 def test_a_worker_that_its_own_code_ends_is_replaced_and_the_call_is_not_made_again(server, method):
     since, worker = server.mark(), server.worker_of(0)
     reply = server.call("Hostile", method, method)
-    assert (reply.status, reply.json()["name"], reply.json()["applied"]) == (503, "ActorUnavailable", "unknown"), reply
+    answered = reply.status == 200
+    if answered:  # a loop that is stopped ends its round first, in which a quick disk syncs
+        assert method == "stop_the_loop"
+    else:
+        problem = reply.json()
+        assert (reply.status, problem["name"], problem["applied"]) == (503, "ActorUnavailable", "unknown"), reply
     server.wait_log(RESTARTED, since=since)
     server.wait_ready()
-    assert server.result("Hostile", method, "sum") in (0, 1), "unknown: wholly there or wholly absent"
+    assert server.result("Hostile", method, "sum") in ((1,) if answered else (0, 1)), "wholly there or wholly absent"
     others_are_as_they_were(server)
     assert server.worker_of(0) != worker
     assert len(server.wait_log(RESTARTED, since=since)) == 1, "it was made again"

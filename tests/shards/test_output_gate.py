@@ -9,6 +9,7 @@ import pytest
 from actord import ActorError, CodecError, StatefulActor
 
 from tests.support.harness import Core, steps
+from tests.support.memory_store import broken
 
 
 class Cell(StatefulActor):
@@ -296,3 +297,47 @@ async def test_who_attends_a_batch_is_told_when_that_one_is_durable_and_once() -
     await steps()
     await core.fsync()
     assert told == [True]
+
+
+async def test_a_sync_in_the_loop_is_behind_the_write_and_before_the_reply() -> None:
+    core = Core(Cell)
+    core.flusher.here = True
+    synced = core.store.synced = []
+    sync = core.store.sync
+    core.store.sync = lambda: (synced.append((core.store.commit_seq, len(core.caller.order))), sync())
+    calls = [core.call(name, "put", 1) for name in "ab"]
+    await steps()
+    assert all(call.done for call in calls)
+    assert synced == [(1, 0)], "one sync, of the batch that both are in, when no reply had left"
+    assert core.shard.committer.durable_seq == 1
+
+
+async def test_replies_of_a_batch_leave_before_the_next_one_is_synced_in_the_loop() -> None:
+    """When the flusher changes its mind while a batch is in flight."""
+    core = Core(Cell)
+    core.hold_fsyncs()
+    first = core.call("a", "put", 1)
+    await steps()  # in flight
+    second = core.call("a", "put", 2)
+    await steps()  # waits for the batch behind it
+    core.flusher.here = True
+    left: list[bool] = []
+    sync = core.store.sync
+    core.store.sync = lambda: (left.append(first.done), sync())
+    core.flusher.fsync()
+    assert left == [False, True]
+    assert second.done
+    assert core.caller.order == [first.id, second.id]
+
+
+async def test_a_sync_that_fails_in_the_loop_answers_unknown_and_nothing_is_served_any_more() -> None:
+    core = Core(Cell)
+    core.flusher.here = True
+    core.store.fail_sync.append(broken())
+    call = core.call("a", "put", 1)
+    await steps()
+    assert call.answer.applied == "unknown"
+    assert core.broken
+    later = core.call("a", "put", 2)
+    await steps()
+    assert not later.done

@@ -78,13 +78,15 @@ def _copy(source: MemoryStore, target: MemoryStore) -> None:
 
 
 class SimFlusher:
-    """Syncs that return when the dice say so."""
+    """Syncs that return when the dice say so, or before ``submit`` does."""
 
     def __init__(self, faults: Faults) -> None:
         self._faults = faults
+        self.here = False
 
     def submit(self, store: Any, done: Callable[[BaseException | None], None]) -> None:
         seq = store.commit_seq
+        here, self.here = self.here, self._faults.dice.random() < 0.5
         delay = self._faults.slow_sync * self._faults.dice.random() if self._faults.on else 0.001
 
         def back() -> None:
@@ -95,4 +97,7 @@ class SimFlusher:
                 error = caught
             done(error)
 
-        asyncio.get_running_loop().call_later(delay, back)
+        if here:
+            back()
+        else:
+            asyncio.get_running_loop().call_later(delay, back)

@@ -62,9 +62,11 @@ async def stop_all_after(main: Coroutine[Any, Any, None]) -> None:
 
 
 class HandFlusher:
-    """Fsyncs return at once by default (in the next iteration), or one by one, when ``auto`` is False."""
+    """Fsyncs return at once by default (in the next iteration), or one by one, when ``auto`` is False; or before
+    ``submit`` does, while ``here``."""
 
     def __init__(self) -> None:
+        self.here = False
         self.auto = True
         self.waiting: deque[tuple[Store, Callable[[BaseException | None], None]]] = deque()
         self.count = 0
@@ -72,7 +74,9 @@ class HandFlusher:
     def submit(self, store: Store, done: Callable[[BaseException | None], None]) -> None:
         self.count += 1
         self.waiting.append((store, done))
-        if self.auto:
+        if self.here:
+            self.fsync()
+        elif self.auto:
             asyncio.get_running_loop().call_soon(self.fsync)
 
     def fsync(self) -> None:

@@ -18,12 +18,14 @@ import sys
 from actord.shards import committer, eviction, worker
 from actord.shards.call import Call, Sink
 from actord.storage.api import Store
-from actord.storage.flush import Done
+from actord.storage.flush import Done, ThreadFlusher
 from actord.storage.sqlite import SqliteStore
 
 
 class NoFlusher:
     """Says that it has synced."""
+
+    here = False
 
     def __init__(self, loop: asyncio.AbstractEventLoop, method: str) -> None:
         self._loop = loop
@@ -41,6 +43,8 @@ def no_sync() -> None:
 
 
 def reply_first() -> None:
+    # A sync in the loop would be over when _commit returns.
+    worker.open_flusher = lambda loop, method: ThreadFlusher(loop)  # type: ignore[attr-defined]
     commit = committer.GroupCommitter._commit
 
     def commit_and_reply(self: committer.GroupCommitter) -> None:

@@ -1,0 +1,102 @@
+"""Where a sync runs: in the loop while the disk is quick, off it as soon as it would be held up."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from actord.errors import StoreBroken
+from actord.storage.flush import (
+    AFTER_A_SLOW_SAMPLE,
+    AFTER_A_STALL,
+    QUICK_SECONDS,
+    SAMPLE,
+    STALL_SECONDS,
+    AdaptiveFlusher,
+)
+
+QUICK, SLOW, STALL = QUICK_SECONDS / 2, QUICK_SECONDS * 2, STALL_SECONDS * 2
+
+
+class Disk:
+    """A store whose syncs take so long, and the clock that they move."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.took = QUICK
+        self.error: BaseException | None = None
+
+    def clock(self) -> float:
+        return self.now
+
+    def sync(self) -> None:
+        self.now += self.took
+        if self.error is not None:
+            raise self.error
+
+
+class Behind:
+    """Keeps what is run off the loop."""
+
+    here = False
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def submit(self, store: Any, done: Any) -> None:
+        self.count += 1
+
+    def close(self) -> None:
+        pass
+
+
+class Bench:
+    def __init__(self) -> None:
+        self.disk = Disk()
+        self.behind = Behind()
+        self.flusher = AdaptiveFlusher(self.behind, self.disk.clock)
+
+    def here(self) -> bool:
+        """Ask for a sync: did it run before that returned, as was said?"""
+        said, done, behind = self.flusher.here, [], self.behind.count
+        self.flusher.submit(self.disk, done.append)  # type: ignore[arg-type]
+        assert (done == [None]) is said is (self.behind.count == behind)
+        return said
+
+    def syncs(self, took: float, count: int) -> list[bool]:
+        self.disk.took = took
+        return [self.here() for _ in range(count)]
+
+
+@pytest.fixture
+def bench() -> Bench:
+    return Bench()
+
+
+def test_syncs_of_a_quick_disk_return_before_submit_does(bench: Bench) -> None:
+    assert all(bench.syncs(QUICK, 10 * SAMPLE))
+
+
+def test_a_slow_disk_is_noticed_after_one_sample_and_looked_at_again_after_a_thousand_syncs(bench: Bench) -> None:
+    here = bench.syncs(SLOW, 2 * (SAMPLE + AFTER_A_SLOW_SAMPLE))
+    assert here == ([True] * SAMPLE + [False] * AFTER_A_SLOW_SAMPLE) * 2
+    assert all(bench.syncs(QUICK, 10 * SAMPLE))
+
+
+def test_a_stall_holds_up_the_loop_once(bench: Bench) -> None:
+    assert all(bench.syncs(QUICK, 5))
+    assert bench.syncs(STALL, 1 + AFTER_A_STALL) == [True] + [False] * AFTER_A_STALL
+    assert all(bench.syncs(QUICK, 10 * SAMPLE))
+
+
+def test_single_syncs_that_waited_for_their_core_change_nothing(bench: Bench) -> None:
+    for _ in range(10):
+        assert all(bench.syncs(SLOW, SAMPLE - 1))
+        assert all(bench.syncs(QUICK, 1))
+
+
+def test_what_a_sync_in_the_loop_raised_is_handed_over(bench: Bench) -> None:
+    bench.disk.error = StoreBroken("EIO", applied="unknown")
+    done: list[Any] = []
+    bench.flusher.submit(bench.disk, done.append)  # type: ignore[arg-type]
+    assert done == [bench.disk.error]
