@@ -109,10 +109,16 @@ class PlainExchange(Exchange):
 
     def shed(self, error: ActordError) -> None:
         """Its worker has too much to do, and the request is answered here: often, and always the same."""
+        connection = self.connection
+        answer = connection.server.framer.shed(error)
+        if connection.simple and not connection.queue:
+            connection.sent += len(answer)
+            connection.write(answer)
+            return
         self.link = None
-        self.answer = self.connection.server.framer.shed(error)
-        self.connection.queue.append(self)
-        self.connection.answered()
+        self.answer = answer
+        connection.queue.append(self)
+        connection.answered()
 
     def _on_other_reply(self, status: int, body: bytes, head: bytes | None) -> None:
         server = self.connection.server
