@@ -9,6 +9,8 @@
 5. After any other failure the committer is broken for good: everything held is answered `applied: unknown`, nothing
    more is served, and the process exits (a failed fsync must not be tried again: the kernel may have dropped the
    pages and marked them clean).
+6. All that follows from a batch (effects, replies, whoever attends it) is told before anything of the next one is, also
+   when the next one could not be written, or when somebody who is told asks for it at once.
 
 Crash story: before the fsync returned no reply has left, so nobody was promised anything; after it, recovery finds the
 batch in the log.
@@ -17,6 +19,7 @@ batch in the log.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Protocol
 
@@ -111,12 +114,16 @@ class GroupCommitter:
     def kick(self) -> None:
         """Close the open batch if somebody waits for it and nothing is in flight."""
         if self._in_flight is None and (self.held or self.attending) and self.broken is None:
-            self._commit()
+            failed = self._commit()
+            if failed is not None:
+                failed()
 
     def commit_now(self) -> None:
         """Close the open batch although nobody waits for it, unless one is in flight: then it goes with the next."""
         if self._in_flight is None and self.broken is None:
-            self._commit()
+            failed = self._commit()
+            if failed is not None:
+                failed()
 
     def pause(self, then: Callable[[], None]) -> None:
         """From the moment at which nothing is in flight, when ``then`` is called, write no batch until ``resume``.
@@ -140,7 +147,8 @@ class GroupCommitter:
     def idle(self) -> bool:
         return self._in_flight is None and not self.held and not self.attending
 
-    def _commit(self) -> None:
+    def _commit(self) -> Callable[[], None] | None:
+        """Write the open batch and ask for its sync. When it could not be written: returns what tells of that."""
         # Not the list itself when it is empty: it fills for the next batch while this one is in flight.
         batch, held, attended = self.batch, self.held, self.attending or _NOBODY
         self.held = []
@@ -151,19 +159,10 @@ class GroupCommitter:
             self._store.write(batch)
         except StoreFull as full:
             self.batch = Batch(batch.seq)  # the number was not used
-            error = ActorOutputGateError(
-                f"The disk is full: nothing of this call was kept. {full.detail}", disk_full=True, retry_after=5
-            )
-            self._on_full(held, error)
-            if self.on_alarms is not None:
-                self.on_alarms(None)
-            for done in attended:
-                done(False)
-            return
+            return partial(self._taken_back, held, attended, full)
         except BaseException as error:
             self._in_flight = held
-            self.break_off(error)
-            return
+            return partial(self.break_off, error)
         self.batch = Batch(batch.seq + 1)
         self._in_flight = held
         self._attended = attended
@@ -172,6 +171,17 @@ class GroupCommitter:
         if self.meter is not None:
             self.meter.batch_write.take(now - began)
         self._flusher.submit(self._store, self._flushed)
+        return None
+
+    def _taken_back(self, held: list[Call], attended: Sequence[Callable[[bool], None]], full: StoreFull) -> None:
+        error = ActorOutputGateError(
+            f"The disk is full: nothing of this call was kept. {full.detail}", disk_full=True, retry_after=5
+        )
+        self._on_full(held, error)
+        if self.on_alarms is not None:
+            self.on_alarms(None)
+        for done in attended:
+            done(False)
 
     def _flushed(self, error: BaseException | None) -> None:
         if self.broken is not None:
@@ -182,20 +192,22 @@ class GroupCommitter:
         done, alarms, attended = self._in_flight, self._alarms, self._attended
         assert done is not None
         self.durable_seq = self._store.commit_seq
-        self._in_flight = None
         if self.meter is not None:
             self.meter.durable(self._submitted, done)
+        # As if a flush were under way, until all is told: who is told of a commit may ask for the next one.
+        telling: list[Call] = []
+        self._in_flight = telling
         try:
             self._store.maintain()
         except BaseException as failure:
             self._gate.release(done)  # durable: their promise is kept
             self.break_off(failure)
             return
-        pausing = self._pausing
+        failed, pausing = None, self._pausing
         if pausing is not None:
-            self._pausing, self._paused, self._in_flight = None, True, []
+            self._pausing, self._paused = None, True
         elif (self.held or self.attending) and not self._flusher.here:
-            self._commit()
+            failed = self._commit()
         self._gate.release(done)
         self._gate.flush()
         if pausing is not None:
@@ -204,7 +216,11 @@ class GroupCommitter:
             tell(True)
         if alarms and self.on_alarms is not None:
             self.on_alarms(alarms)
-        self.kick()
+        if failed is not None:
+            failed()
+        if self._in_flight is telling and not self._paused:
+            self._in_flight = None
+            self.kick()
 
     def break_off(self, error: BaseException) -> None:
         """Never leave this state: answer everything held, and tell the worker to exit."""

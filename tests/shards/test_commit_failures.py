@@ -138,6 +138,7 @@ async def test_the_batch_in_flight_is_answered_although_the_next_one_finds_the_d
     await core.fsync()
     assert first.answer.value == 1
     assert outcome(second) == FULL
+    assert core.caller.order == [first.id, second.id], "what was durable first leaves first"
     third = core.call("b", "put", 3)
     await steps()
     await core.fsync()
