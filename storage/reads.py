@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Collection, Iterator
 from typing import Any
@@ -22,16 +23,17 @@ _READ = "SELECT value, sum FROM kv WHERE actor = ? AND key = ?"
 _FIND = "SELECT id, sum FROM actor WHERE slot = ? AND type = ? AND name = ?"
 # By the index over slot, type and name: as many steps as there are types, not actors.
 _NEXT_TYPE = "SELECT min(type) FROM actor WHERE slot = ? AND type > ?"
-# A page's id is its actor's and its number; see ``storage.pages``.
+# A page's id is its actor's and its number; see ``storage.pages``. The third binding: actors of which more is known.
 _HAS_DATA = """
     SELECT 1 FROM actor AS a WHERE slot = ? AND type = ? AND (
-        EXISTS (SELECT 1 FROM kv WHERE actor = a.id)
+        (EXISTS (SELECT 1 FROM kv WHERE actor = a.id) AND id NOT IN (SELECT value FROM json_each(?)))
         OR EXISTS (SELECT 1 FROM page WHERE id > a.id << 21 AND id < (a.id + 1) << 21)
         OR EXISTS (SELECT 1 FROM alarm WHERE actor = a.id)
     ) LIMIT 1
 """
 
 _OF_TYPE = "SELECT id FROM actor WHERE slot = ? AND type = ?"
+_SOME_KEYS = "SELECT key FROM kv WHERE actor = ? LIMIT ?"
 
 Pending = dict[int, dict[str, bytes | None]]  # actor -> key -> value, None for a deletion
 
@@ -71,20 +73,30 @@ class SqliteReads:
         type_: Any = ""
         if self._broken is not None:
             raise self._refuse()
+        pending = json.dumps(list(self._pending))
         try:
             while (type_ := self._cursor.execute(_NEXT_TYPE, (slot, type_)).fetchall()[0][0]) is not None:
                 if type_ not in known and (
-                    self._cursor.execute(_HAS_DATA, (slot, type_)).fetchall() or self._keeps_new(slot, type_)
+                    self._cursor.execute(_HAS_DATA, (slot, type_, pending)).fetchall()
+                    or self._pending_keep(slot, type_)
                 ):
                     found.append(str(type_))
         except (apsw.Error, UnicodeDecodeError) as error:
             raise self._read_failed(error) from error
         return found
 
-    def _keeps_new(self, slot: int, type_: Any) -> bool:
-        """Has an actor of that type values that are in no table but ``redo``?"""
-        new = {actor for actor, items in self._pending.items() if any(value is not None for value in items.values())}
-        return bool(new) and any(id_ in new for (id_,) in self._cursor.execute(_OF_TYPE, (slot, type_)).fetchall())
+    def _pending_keep(self, slot: int, type_: Any) -> bool:
+        """Has an actor of that type a key, of those of which not everything is in ``kv`` yet?"""
+        id_: Any
+        for (id_,) in self._cursor.execute(_OF_TYPE, (slot, type_)).fetchall():
+            if (items := self._pending.get(id_)) is None:
+                continue
+            if any(value is not None for value in items.values()):
+                return True
+            # more of them than can be deleted
+            if any(key not in items for (key,) in self._cursor.execute(_SOME_KEYS, (id_, len(items) + 1)).fetchall()):
+                return True
+        return False
 
     def read(self, actor: int, key: str) -> bytes | None:
         if self._broken is not None:
