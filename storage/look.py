@@ -159,13 +159,17 @@ class Look:
             self.rows(number, "ATTACH ? AS {}", (name,))
         room = max(1024, _CACHE_KIB // self.manifest.shards)
         self.rows(number, f"PRAGMA {{}}.cache_size = -{room}")
-        meta = dict(self.rows(number, "SELECT name, value FROM {}.meta"))
+        rows = self.rows(number, "SELECT * FROM {}.meta")
+        meta = {row[0]: row[1] for row in rows}
         identity, format_ = meta.get("identity"), meta.get("format")
         if type(format_) is int and format_ > schema.FORMAT:
             raise DataDirError(f"{path} has format {format_}, written by a newer actord. Run the newer version.")
         if identity != self.manifest.identity or meta.get("shard") != number:
             files.check()
             raise StoreCorrupt(f"{path} is not shard {number} of this data directory. See what `actord doctor` says.")
+        if wrong := schema.bad_entries(rows):  # one of them says which of the newest values count
+            files.check()
+            raise StoreCorrupt(f"{path} is damaged: its entry {wrong} fails its check. See what `actord doctor` says.")
         try:
             newest = redo.behind(lambda query: self.rows(number, query), path)
         except StoreCorrupt:

@@ -36,7 +36,8 @@ VIEWS: dict[str, tuple[str, str, str]] = {
         f"t.id >> {pages.NUMBER_BITS} AS actor, {_WHOSE}, t.id & {pages.LAST_NUMBER} AS number, "
         "length(t.data) AS bytes",
     ),
-    "meta": ("meta", "", "t.name, t.value"),
+    # The commit number stands in the newest row of ``redo``: which one that is, the look knows.
+    "meta": ("meta", "", "t.name, CASE t.name WHEN 'commit_seq' THEN {commit} ELSE t.value END AS value"),
 }
 
 
@@ -46,7 +47,7 @@ def make_views(look: Look) -> None:
     for view, (table, column, columns) in VIEWS.items():
         place = "temp.s{}_kv" if table == "kv" else f"s{{}}.{table}"
         parts = [
-            f"SELECT {shard} AS shard, {columns} FROM {place.format(shard)} AS t "
+            f"SELECT {shard} AS shard, {columns.format(commit=look.commits[shard])} FROM {place.format(shard)} AS t "
             + (_JOIN.format(schema=f"s{shard}", column=column) if column else "")
             for shard in look.shards
             if table in tables[shard]

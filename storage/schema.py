@@ -11,6 +11,7 @@ A later format adds tables to ``TABLES`` and raises ``FORMAT``;
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import cache
 from typing import Any
 from zlib import crc32
@@ -219,6 +220,11 @@ def create(conn: apsw.Connection, *, shard: int, identity: str) -> None:
     conn.execute("COMMIT")
 
 
+def bad_entries(rows: Iterable[tuple[Any, ...]]) -> list[Any]:
+    """Of rows of ``meta``, whole: the names of those whose checksum does not fit. Before format 4 there was none."""
+    return [row[0] for row in rows if len(row) > 2 and row[2] != meta_sum(row[0], row[1])]
+
+
 def set_meta(conn: apsw.Connection, values: dict[str, int | str]) -> None:
     """Give entries of ``meta`` that exist other values, in the caller's transaction."""
     conn.executemany("REPLACE INTO meta (name, value, sum) VALUES (?, ?, ?)", meta_rows(values))
@@ -275,12 +281,10 @@ def check_meta(conn: apsw.Connection, *, shard: int, identity: str) -> int:
     if application != APPLICATION_ID or not conn.table_exists("main", "meta"):
         raise StoreCorrupt(f"{path} is not a database of actord. Restore the data directory from a backup.")
     try:
-        meta: dict[Any, Any] = dict(conn.execute("SELECT name, value FROM meta"))
-        sums: dict[Any, Any] = {}
-        if (meta.get("format") or 0) in range(4, FORMAT + 1):
-            sums = dict(conn.execute("SELECT name, sum FROM meta"))
+        rows: list[tuple[Any, ...]] = conn.execute("SELECT * FROM meta").fetchall()
     except (apsw.SQLError, UnicodeDecodeError) as error:
         raise StoreCorrupt(f"{path} does not say what it is ({error}). Restore it from a backup.") from error
+    meta: dict[Any, Any] = {row[0]: row[1] for row in rows}
     format_ = meta.get("format")
     if not isinstance(format_, int) or format_ < 1:
         raise StoreCorrupt(f"{path} does not say which format it has ({format_!r}). Restore it from a backup.")
@@ -289,7 +293,7 @@ def check_meta(conn: apsw.Connection, *, shard: int, identity: str) -> int:
             f"{path} has format {format_}, written by a newer actord; this one reads up to {FORMAT}. "
             "Run the newer version, or restore a backup from before the upgrade."
         )
-    wrong = [name for name, value in meta.items() if sums and sums[name] != meta_sum(name, value)]
+    wrong = bad_entries(rows)
     if wrong or not meta.keys() >= META_NAMES:
         raise StoreCorrupt(f"{path} is damaged: its entry {wrong or sorted(meta)} fails its check. Restore a backup.")
     if meta.get("identity") != identity or meta.get("shard") != shard:

@@ -147,7 +147,7 @@ def test_a_database_of_the_format_before_alarms_is_brought_up_to_date(tmp_path: 
     store.write(batch)
     store.close()
     conn = apsw.Connection(str(tmp_path / "0000.db"))
-    conn.execute("DROP TABLE alarm; UPDATE meta SET value = 1 WHERE name = 'format'")
+    conn.execute("DROP TABLE alarm; UPDATE meta SET value = 1 WHERE name = 'format'; ALTER TABLE meta DROP COLUMN sum")
     conn.close()
     store = opened(tmp_path)
     assert store.read(1, "kept") == b"value"

@@ -16,6 +16,7 @@ from actord.storage import look_actor, recovery
 from actord.storage.api import Batch
 from actord.storage.datadir import open_data_dir
 from actord.storage.look import Look, Moved, looked
+from actord.storage.look_views import make_views
 from actord.storage.sqlite import SqliteStore
 
 from tests.storage.stores import put
@@ -151,6 +152,30 @@ def test_damage_is_named_and_not_shown(place: tuple[str, SqliteStore]) -> None:
     os.truncate(store.path, 0)
     with pytest.raises(StoreCorrupt, match="empty"):
         seen(path)
+
+
+def test_a_rotten_commit_number_does_not_bring_older_values_back(place: tuple[str, SqliteStore]) -> None:
+    path, store = place
+    put(store, {"key": b"old"})
+    store._fold_alone()
+    put(store, {"key": b"new"})
+    store._conn.execute("UPDATE meta SET value = value | 64 WHERE name = 'commit_seq'")
+    with pytest.raises(StoreCorrupt, match="commit_seq"):
+        seen(path)
+
+
+def test_the_view_of_meta_says_the_newest_commit(place: tuple[str, SqliteStore]) -> None:
+    path, store = place
+
+    def commit(look: Look) -> object:
+        make_views(look)
+        return look.conn.execute("SELECT value FROM meta WHERE name = 'commit_seq'").get
+
+    for number in (1, 2):
+        put(store, {"key": b"value"})
+        assert looked(path, None, commit) == number
+    store._fold_alone()
+    assert looked(path, None, commit) == 2
 
 
 @pytest.mark.parametrize(

@@ -177,7 +177,10 @@ def test_a_database_of_the_format_before_replies_is_brought_up_to_date(tmp_path:
     write(store, {}, new=1)
     store.close()
     conn = apsw.Connection(str(tmp_path / "0000.db"))
-    conn.execute("DROP TABLE reply; DROP TABLE reply_key; UPDATE meta SET value = 1 WHERE name = 'format'")
+    conn.execute(
+        "DROP TABLE reply; DROP TABLE reply_key; UPDATE meta SET value = 1 WHERE name = 'format'; "
+        "ALTER TABLE meta DROP COLUMN sum"
+    )
     conn.close()
     store = opened(tmp_path)
     write(store, {(1, "k"): reply(1)})
