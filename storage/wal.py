@@ -29,7 +29,6 @@ _VERSION = 3_007_000
 _MASK = 0xFFFFFFFF
 _HEADER = Struct(">8I")
 _FRAME = Struct(">6I")
-_BAD_FRAMES_LOOKED_AT = 64  # behind the last readable commit, for a single bit; a commit of a turn has fewer
 
 Sum = tuple[int, int]
 
@@ -203,7 +202,7 @@ def _damage_behind(reader: _Reader, valid: int) -> str:
 
 def _doubt_behind(reader: _Reader, valid: int) -> str:
     running = reader.sum_before(valid + 1)
-    for number in range(valid + 1, min(reader.frames, valid + _BAD_FRAMES_LOOKED_AT) + 1):
+    for number in range(valid + 1, reader.frames + 1):  # up to the first that is not good
         page, _, salt1, salt2, sum1, sum2 = reader.head(number)
         found = reader.computed(number, running)
         salts_off = _distance((salt1, salt2), reader.salts)
