@@ -178,8 +178,15 @@ class Rows:
         except StoreCorrupt as error:
             self._shard.damage(error.detail)
             return
+        self._shard.report.rows += newest.rows
         for actor in newest.keys:
             self._owned(actor, "values", nobody)
+        if newest.rotten:
+            self._shard.damage(
+                f"Of the rows that kept commits until they were folded, {newest.rotten} fail their checksum.",
+                "Nothing is lost: they were not needed any more. What rotted here may have rotted elsewhere: check "
+                "the disk.",
+            )
 
     def _examine_page(self) -> None:
         nobody: set[int] = set()

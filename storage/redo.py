@@ -11,7 +11,8 @@
    are overwritten by those that come after the next fold: each is a page, which stays where it is. Every commit that
    does not fold has a row, also when it says nothing of keys, so the newest commit is the newest row's.
 4. What is not in ``kv`` yet is known in memory: reads look there first (``storage.reads``).
-5. A row that does not fit its checksum, or a commit that is missing in between, is ``StoreCorrupt`` on opening.
+5. A row that does not fit its checksum, or a commit that is missing in between, is ``StoreCorrupt`` on opening. The
+   rows that count stand before all others: one behind an older row is older itself, and need not fit any more.
 
 Crash story: a row is there exactly if its commit is, and a fold exactly if its own commit is. Opening writes nothing:
 it reads the rows, and goes on.
@@ -43,13 +44,13 @@ ROW_BYTES = 3900
 VALUE_BYTES = 512
 _MOST_ROWS = 16  # of one commit
 
-PUT = "REPLACE INTO redo (slot, seq, part, parts, size, data, sum) VALUES (?, ?, ?, ?, ?, ?, ?)"
+_PUT_ROW = "REPLACE INTO redo (slot, seq, part, parts, size, data, sum) VALUES (?, ?, ?, ?, ?, ?, ?)"
 _ROWS = "SELECT seq, part, parts, size, data, sum FROM {}.redo ORDER BY slot"
 _THERE = "SELECT 1 FROM {}.sqlite_schema WHERE type = 'table' AND name = 'redo'"
 _FOLDED = "SELECT value FROM {}.meta WHERE name = 'commit_seq'"
 
-_PUT = "REPLACE INTO kv (actor, key, value, sum) VALUES (?, ?, ?, ?)"
-_DELETE = "DELETE FROM kv WHERE actor = ? AND key = ?"
+_PUT_KEY = "REPLACE INTO kv (actor, key, value, sum) VALUES (?, ?, ?, ?)"
+_DELETE_KEY = "DELETE FROM kv WHERE actor = ? AND key = ?"
 _SEQ = "UPDATE meta SET value = ?, sum = ? WHERE name = 'commit_seq' AND value = ?"
 
 _NUMBERS = struct.Struct("<qqqq").pack
@@ -67,7 +68,8 @@ class Behind(NamedTuple):
     seq: int  # the newest commit
     keys: Pending
     rows: int  # keys in all commits
-    slots: int  # rows in use
+    slots: int  # rows that count
+    rotten: int  # rows that fail their checksum and are not needed: what they said is in ``kv``
 
 
 def main(conn: apsw.Connection) -> Query:
@@ -84,15 +86,19 @@ def behind(query: Query, where: str) -> Behind:
     """What is not in ``kv``. Raises ``StoreCorrupt`` that names ``where``, and what ``query`` raises."""
     folded: int = query(_FOLDED)[0][0]
     keys: Pending = {}
-    rows = slots = 0
+    rows = slots = rotten = 0
+    older = False  # are these the rows behind those that count?
     seq, expected, data = folded, 0, b""  # the newest whole commit; the part that comes next, and those before it
     for number, part, parts, size, piece, sum_ in query(_ROWS) if query(_THERE) else ():
         numbers = number, part, parts, size
-        if {type(each) for each in numbers} != {int} or type(piece) is not bytes:
-            raise _bad(where)
-        if redo_sum(*numbers, piece) != sum_:
-            raise _bad(where)
+        fits = {type(each) for each in numbers} == {int} and type(piece) is bytes
+        if not fits or redo_sum(*numbers, piece) != sum_:
+            if not older:
+                raise _bad(where)
+            rotten += 1
+            continue
         if number <= folded:
+            older = True
             continue
         if number != seq + 1 or part != expected:
             raise StoreCorrupt(f"{where} lacks a part of commit {seq + 1}. Restore it from a backup.")
@@ -107,7 +113,7 @@ def behind(query: Query, where: str) -> Behind:
         seq, expected, data = number, 0, b""
     if expected:
         raise StoreCorrupt(f"{where} lacks a part of commit {seq + 1}. Restore it from a backup.")
-    return Behind(folded, seq, keys, rows, slots)
+    return Behind(folded, seq, keys, rows, slots, rotten)
 
 
 def _bad(where: str) -> StoreCorrupt:
@@ -191,23 +197,29 @@ class SqliteRedo(SqliteReads):
             raise StoreCorrupt(
                 f"{self.path} lacks commits between {found.seq} and {self.commit_seq}. Restore it from a backup."
             )
+        if found.rotten:
+            self._log.warning(
+                "%d of the older rows of redo in %s fail their checksum: they are not needed, but the disk may be bad",
+                found.rotten,
+                self.path,
+            )
         self._folded = found.folded
         self._pending, self._pending_rows, self._slot = found.keys, found.rows, found.slots
         self._most_rows = FOLD_ROWS
 
-    def _redo_rows(self, batch: Batch) -> list[Row] | None:
-        """The rows that keep a batch's keys and values; None when it has to fold."""
+    def _keys_of(self, batch: Batch) -> list[Row] | Fold:
+        """How a batch's keys and values are written: as rows of ``redo``, or by a fold."""
         kv = batch.kv
         count = sum(map(len, kv.values()))
         room = SLOTS - self._slot
         if self._pending_rows + count > self._most_rows or not room or batch.cleared or self.full:
-            return None
+            return self._fold_with(batch)
         data = _packb(list(kv.items()))
         size = len(data)
         seq, slot = batch.seq, self._slot
         parts = -(-size // ROW_BYTES)
         if parts > 1 and (parts > min(room, _MOST_ROWS) or size > count * VALUE_BYTES):
-            return None
+            return self._fold_with(batch)
         rows = []
         for part in range(parts):
             piece = data[part * ROW_BYTES : (part + 1) * ROW_BYTES]
@@ -216,29 +228,36 @@ class SqliteRedo(SqliteReads):
             rows.append((slot + part, seq, part, parts, size, piece, redo_sum(seq, part, parts, size, piece)))
         return rows
 
-    def _kept_redo(self, batch: Batch, rows: list[Row]) -> None:
-        self._slot += len(rows)
+    def _fold_with(self, batch: Batch) -> Fold:
+        """What is pending, and the batch's own keys and values over it."""
+        keys = {actor: dict(items) for actor, items in self._pending.items() if actor not in batch.cleared}
+        for actor, items in batch.kv.items():
+            merge(keys, actor, items)
+        return Fold(keys)
+
+    def _write_keys(self, keys: list[Row] | Fold, seq: int) -> None:
+        """In the transaction of commit ``seq``."""
+        if isinstance(keys, Fold):
+            self._write_fold(keys, seq)
+        else:
+            self._cursor.executemany(_PUT_ROW, keys)
+
+    def _keys_written(self, batch: Batch, keys: list[Row] | Fold) -> None:
+        """That commit stands."""
+        if isinstance(keys, Fold):
+            self._folded_at(batch.seq)
+            return
+        self._slot += len(keys)
         for actor, items in batch.kv.items():
             merge(self._pending, actor, items)
             self._pending_rows += len(items)
 
-    def _to_fold(self, batch: Batch) -> Pending:
-        """All keys and values that a fold with this batch writes."""
-        pending = self._pending
-        if not pending:
-            return batch.kv
-        keys = {actor: dict(items) for actor, items in pending.items() if actor not in batch.cleared}
-        for actor, items in batch.kv.items():
-            merge(keys, actor, items)
-        return keys
-
-    def _apply_fold(self, fold: Fold, seq: int) -> None:
-        """Write it, in the transaction of commit ``seq``."""
+    def _write_fold(self, fold: Fold, seq: int) -> None:
         began = monotonic()
         if fold.deletes:
-            self._cursor.executemany(_DELETE, fold.deletes)
+            self._cursor.executemany(_DELETE_KEY, fold.deletes)
         if fold.puts:
-            self._cursor.executemany(_PUT, fold.puts)
+            self._cursor.executemany(_PUT_KEY, fold.puts)
         self._cursor.execute(_SEQ, (seq, schema.meta_sum("commit_seq", seq), self._folded))
         if self._conn.changes() != 1:
             raise InvariantViolated(f"{self.path} was not folded at commit {self._folded}")
@@ -254,7 +273,7 @@ class SqliteRedo(SqliteReads):
             return
         try:
             self._cursor.execute("BEGIN IMMEDIATE")
-            self._apply_fold(Fold(self._pending), self.commit_seq)
+            self._write_fold(Fold(self._pending), self.commit_seq)
             self._cursor.execute("COMMIT")
         except apsw.Error as error:
             if not self._is_full(error):
@@ -262,10 +281,9 @@ class SqliteRedo(SqliteReads):
             if self._conn.in_transaction:
                 self._cursor.execute("ROLLBACK")
             return
-        self._folded_all(self.commit_seq)
+        self._folded_at(self.commit_seq)
 
-    def _folded_all(self, seq: int) -> None:
-        """A fold has been committed."""
+    def _folded_at(self, seq: int) -> None:
         self._folded = seq
         self._pending = {}
         self._pending_rows = self._slot = 0

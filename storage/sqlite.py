@@ -247,8 +247,7 @@ class SqliteStore(
         seq = self.commit_seq
         if batch.seq != seq + 1:
             raise InvariantViolated(f"batch {batch.seq} after {seq} in {self.path}")
-        kept = self._redo_rows(batch)
-        fold = redo.Fold(self._to_fold(batch)) if kept is None else None
+        keys = self._keys_of(batch)
         actors = []
         for id_, slot, type_, name in batch.actors:
             if slot not in self._slots:
@@ -257,12 +256,12 @@ class SqliteStore(
         alarm_puts, alarm_deletes = alarms.rows_of(batch.alarms) if batch.alarms else ([], [])
         page_puts = pages.rows_of(batch.pages) if batch.pages else []
         if self.full:
-            assert fold is not None
-            needed = fold.bytes + sum(len(put[1]) for put in page_puts)
+            assert isinstance(keys, redo.Fold)
+            needed = keys.bytes + sum(len(put[1]) for put in page_puts)
             needed += events.bytes_of(batch) + replies.bytes_of(batch) + outbox.bytes_of(batch)
             self._leave_full(needed if self._grows(batch) else None)
         try:
-            self._apply(batch, actors, kept, fold, page_puts, alarm_puts, alarm_deletes)
+            self._apply(batch, keys, actors, page_puts, alarm_puts, alarm_deletes)
         except apsw.Error as error:
             self._roll_back(error, seq)
             if self._ballast is None or self.full:
@@ -270,17 +269,14 @@ class SqliteStore(
             self._enter_full(f"at commit {batch.seq}")
             if self._grows(batch):
                 raise self._full_error() from error
-            kept, fold = None, fold or redo.Fold(self._to_fold(batch))
+            keys = self._keys_of(batch)  # a fold, now that the disk is full
             try:
-                self._apply(batch, actors, kept, fold, page_puts, alarm_puts, alarm_deletes)
+                self._apply(batch, keys, actors, page_puts, alarm_puts, alarm_deletes)
             except apsw.Error as again:
                 self._roll_back(again, seq)
                 raise self._full_error() from again
         self.commit_seq = batch.seq
-        if kept is not None:
-            self._kept_redo(batch, kept)
-        else:
-            self._folded_all(batch.seq)
+        self._keys_written(batch, keys)
         if batch.replies or batch.expired_replies:
             self._replies_written()
 
@@ -300,9 +296,8 @@ class SqliteStore(
     def _apply(
         self,
         batch: Batch,
+        keys: list[redo.Row] | redo.Fold,
         actors: list[tuple[int, int, str, str, int]],
-        kept: list[redo.Row] | None,
-        fold: redo.Fold | None,
         page_puts: list[pages.Row],
         alarm_puts: list[alarms.Row],
         alarm_deletes: list[tuple[int]],
@@ -332,10 +327,7 @@ class SqliteStore(
             outbox.apply(executemany, batch)
         if batch.versions:
             versions.apply(executemany, batch.versions)
-        if kept is not None:
-            executemany(redo.PUT, kept)
-        elif fold is not None:
-            self._apply_fold(fold, batch.seq)
+        self._write_keys(keys, batch.seq)
         execute(_COMMIT)
         self._epoch_written = True
 

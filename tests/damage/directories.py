@@ -48,6 +48,11 @@ def make(directory: Path, *, clean: bool) -> None:
         if clean:
             store.close()
             continue
+        for number in range(3):  # these stay in their rows of redo, in the database file
+            batch = Batch(store.commit_seq + 1)
+            batch.kv[2] = {"key-0": b"newer %d" % number, f"newer-{number}": bytes([number]) * 40, "key-1": None}
+            store.write(batch)
+        store.sync()
         store.maintain()
         store._checkpoint(apsw.SQLITE_CHECKPOINT_TRUNCATE)  # most of it in the database, some commits in the log
         for number in range(COMMITS_IN_LOG):

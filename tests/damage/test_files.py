@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import shutil
@@ -11,10 +12,11 @@ from typing import Any
 import apsw
 import pytest
 from actord.errors import DataDirLocked
-from actord.storage import schema
+from actord.storage import schema, wal
+from actord.storage.api import Batch
 from actord.storage.findings import Report
 
-from tests.damage.directories import BALLAST_BYTES, contents, copy_of, diagnose, files_of, make
+from tests.damage.directories import BALLAST_BYTES, contents, copy_of, diagnose, files_of, make, open_shard
 from tests.damage.flips import kind_of
 
 
@@ -119,6 +121,46 @@ def test_the_log_of_another_time_is_found(sources: dict[str, Path], tmp_path: Pa
     conn.close()
     (data / "shards" / "0000.db-wal").write_bytes(log)
     assert "do not belong together" in damage(diagnose(data))
+
+
+@pytest.mark.parametrize("frame", [5, 200])
+def test_a_bit_in_a_long_last_commit_of_the_log_is_told_however_far_behind(
+    sources: dict[str, Path], tmp_path: Path, frame: int
+) -> None:
+    data = copy_of(sources["clean"], tmp_path / "data")
+    store = open_shard(data, 0)
+    for number in range(2):
+        batch = Batch(store.commit_seq + 1)
+        batch.kv[1] = {f"long-{number}-{n}": b"v" * 1500 for n in range(600)}
+        store.write(batch)
+        store.sync()
+    store.abandon()
+    log = data / "shards" / "0000.db-wal"
+    frames = wal.read_log(str(log), schema.PAGE_BYTES)
+    last = [at for at in range(1, frames.frames) if _size_after(log, at)][-1]
+    assert frames.commits == 2
+    assert frames.frames > last + frame
+    assert damage(diagnose(data)) == ""
+    content = bytearray(log.read_bytes())
+    content[_at(last + frame) + wal.FRAME_HEADER_BYTES + 999] ^= 4
+    log.write_bytes(content)
+    assert f"frame {last + frame} is good but for one bit" in damage(diagnose(data))
+
+
+def _at(frame: int) -> int:
+    return wal.HEADER_BYTES + (frame - 1) * (wal.FRAME_HEADER_BYTES + schema.PAGE_BYTES)
+
+
+def _size_after(log: Path, frame: int) -> int:
+    return int.from_bytes(log.read_bytes()[_at(frame) + 4 : _at(frame) + 8], "big")
+
+
+def test_an_older_row_of_redo_that_rotted_is_told_and_takes_nothing_down(data: Path) -> None:
+    with contextlib.closing(apsw.Connection(str(data / "shards" / "0000.db"))) as conn:
+        last = conn.execute("SELECT max(slot) FROM redo").get
+        conn.execute("UPDATE redo SET sum = sum + 1 WHERE slot = ?", (last,))
+    assert "1 fail their checksum" in damage(diagnose(data))
+    assert "refused" not in str(contents(data)["shard 0"])[:20]
 
 
 def test_a_newer_shard_is_refused_with_what_to_do(data: Path) -> None:

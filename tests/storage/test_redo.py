@@ -164,6 +164,17 @@ def test_what_is_only_in_redo_keeps_a_type_that_left_the_program_known(store: Sq
     assert store.lost_types(1, ()) == []
 
 
+def test_a_type_whose_last_keys_were_deleted_is_not_missed_before_that_is_folded(store: SqliteStore) -> None:
+    put(store, {"a": b"1", "b": b"1", "c": b"1"})
+    store._fold_alone()
+    put(store, {"a": None, "b": None})
+    assert store.lost_types(1, ()) == ["Account"]
+    put(store, {"c": None})
+    assert store.lost_types(1, ()) == []
+    put(store, {"d": b"1"})
+    assert store.lost_types(1, ()) == ["Account"]
+
+
 DAMAGE = {
     "a bit of the data": ("UPDATE redo SET data = CAST(zeroblob(3900) AS BLOB) WHERE slot = 1", "checksum"),
     "its number": ("UPDATE redo SET seq = 1 WHERE slot = 1", "checksum"),
@@ -183,6 +194,26 @@ def test_a_damaged_row_is_never_served(path: Path, store: SqliteStore, what: str
     store.abandon()
     with pytest.raises(StoreCorrupt, match=told):
         open_store(path)
+
+
+def test_a_row_of_before_the_fold_is_not_needed_and_may_rot(path: Path, store: SqliteStore) -> None:
+    for number in range(6):
+        put(store, {"a": b"%d" % number})
+    store._fold_alone()
+    put(store, {"a": b"new"}), put(store, {"b": b"new"})
+    store._conn.execute("UPDATE redo SET data = CAST(zeroblob(3900) AS BLOB) WHERE slot = 3")
+    found = redo.behind(redo.main(store._conn), "")
+    assert (found.seq, found.slots, found.rotten) == (8, 2, 1)
+    store.abandon()
+    with open_again(path) as again:
+        assert (again.commit_seq, again.read(1, "a"), again.read(1, "b")) == (8, b"new", b"new")
+        for number in range(3):
+            put(again, {"a": b"%d" % number})
+        assert redo.behind(redo.main(again._conn), "").rotten == 0, "overwritten like any other"
+        put(again, {"a": b"newest"})
+        again._conn.execute("UPDATE redo SET data = CAST(zeroblob(3900) AS BLOB) WHERE slot = 5")
+    with pytest.raises(StoreCorrupt, match="checksum"):
+        open_store(path)  # this one may be the newest
 
 
 class open_again:
