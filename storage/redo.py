@@ -5,8 +5,9 @@
    in a commit and 5,000 actors that was 3.9 KB of log for a call, and is 0.5.
 2. When ``redo`` is full, or holds ``FOLD_ROWS`` keys, the next commit *folds*: its transaction writes everything into
    ``kv``, in the order of the keys, its own included. So does a commit whose values are too large to be written twice,
-   one that clears an actor, and every one while the disk is full. Nothing else runs meanwhile: where folds take longer
-   than ``FOLD_SECONDS``, because pages of ``kv`` have to be read from the disk, they come more often and are smaller.
+   one that clears an actor, and every one while the disk is full. Nothing else runs meanwhile: where folds of the
+   first kind take longer than ``FOLD_SECONDS``, because pages of ``kv`` have to be read from the disk, they come more
+   often and are smaller.
 3. ``commit_seq`` in ``meta`` is the last commit that folded. Rows of ``redo`` count if they are of a later one, and
    are overwritten by those that come after the next fold: each is a page, which stays where it is. Every commit that
    does not fold has a row, also when it says nothing of keys, so the newest commit is the newest row's.
@@ -156,9 +157,10 @@ def merge(keys: Pending, actor: int, items: dict[str, bytes | None]) -> None:
 class Fold:
     """What a fold does to ``kv``, in the order of its key: neighbours share pages."""
 
-    __slots__ = ("bytes", "deletes", "puts")
+    __slots__ = ("bytes", "deletes", "due", "puts")
 
-    def __init__(self, keys: Pending) -> None:
+    def __init__(self, keys: Pending, *, due: bool) -> None:
+        self.due = due  # there is no room for more in ``redo``
         self.bytes = 0
         self.puts: list[tuple[int, str, bytes, int]] = []
         self.deletes: list[tuple[int, str]] = []
@@ -212,14 +214,16 @@ class SqliteRedo(SqliteReads):
         kv = batch.kv
         count = sum(map(len, kv.values()))
         room = SLOTS - self._slot
-        if self._pending_rows + count > self._most_rows or not room or batch.cleared or self.full:
-            return self._fold_with(batch)
+        if self._pending_rows + count > self._most_rows or not room:
+            return self._fold_with(batch, due=True)
+        if batch.cleared or self.full:
+            return self._fold_with(batch, due=False)
         data = _packb(list(kv.items()))
         size = len(data)
         seq, slot = batch.seq, self._slot
         parts = -(-size // ROW_BYTES)
         if parts > 1 and (parts > min(room, _MOST_ROWS) or size > count * VALUE_BYTES):
-            return self._fold_with(batch)
+            return self._fold_with(batch, due=False)
         rows = []
         for part in range(parts):
             piece = data[part * ROW_BYTES : (part + 1) * ROW_BYTES]
@@ -228,12 +232,12 @@ class SqliteRedo(SqliteReads):
             rows.append((slot + part, seq, part, parts, size, piece, redo_sum(seq, part, parts, size, piece)))
         return rows
 
-    def _fold_with(self, batch: Batch) -> Fold:
+    def _fold_with(self, batch: Batch, *, due: bool) -> Fold:
         """What is pending, and the batch's own keys and values over it."""
         keys = {actor: dict(items) for actor, items in self._pending.items() if actor not in batch.cleared}
         for actor, items in batch.kv.items():
             merge(keys, actor, items)
-        return Fold(keys)
+        return Fold(keys, due=due)
 
     def _write_keys(self, keys: list[Row] | Fold, seq: int) -> None:
         """In the transaction of commit ``seq``."""
@@ -261,6 +265,8 @@ class SqliteRedo(SqliteReads):
         self._cursor.execute(_SEQ, (seq, schema.meta_sum("commit_seq", seq), self._folded))
         if self._conn.changes() != 1:
             raise InvariantViolated(f"{self.path} was not folded at commit {self._folded}")
+        if not fold.due:
+            return  # it may be of a few keys, or of large values: nothing follows for the others
         took = monotonic() - began
         if took > FOLD_SECONDS:
             self._most_rows = max(self._most_rows // 2, FOLD_ROWS_LEAST)
@@ -273,7 +279,7 @@ class SqliteRedo(SqliteReads):
             return
         try:
             self._cursor.execute("BEGIN IMMEDIATE")
-            self._write_fold(Fold(self._pending), self.commit_seq)
+            self._write_fold(Fold(self._pending, due=False), self.commit_seq)
             self._cursor.execute("COMMIT")
         except apsw.Error as error:
             if not self._is_full(error):

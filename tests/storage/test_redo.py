@@ -101,6 +101,9 @@ def test_folds_that_take_long_are_smaller_until_they_do_not(path: Path, monkeypa
     assert commits_until_a_fold() == 9
     took = redo.FOLD_SECONDS * 2
     assert [commits_until_a_fold() for _ in range(4)] == [9, 5, 3, 3]
+    took = 0.0
+    for _ in range(9):
+        put(store, {"large": b"v" * 100_000})
     took = redo.FOLD_SECONDS / 2
     assert [commits_until_a_fold() for _ in range(2)] == [3, 3], "neither long nor short"
     took = 0.0
