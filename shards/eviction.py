@@ -3,10 +3,10 @@
 1. Nothing is evicted that runs, waits, or holds a reply or a write that is not yet durable.
 2. A turn pays nothing for it: it leaves the number of the current sweep behind. Activations wait in buckets, one for
    each sweep to come, and are looked at when their bucket is due; those used since move on.
-3. Near the memory target the least recently used go first, in slices, so that calls get through between them. It is
-   looked at each second and each ``FRESH`` new activations, and begins below the target, so that the target is not
-   passed by what a worker takes meanwhile.
-4. What leaves memory makes room for others; whether the process shrinks is the allocator's affair. Python's gives back
+3. Near the memory target the least recently used go first. It is looked at each second and each ``FRESH`` new
+   activations, and begins below the target, so that the target is not passed by what a worker takes meanwhile.
+4. Calls get through meanwhile: work is done in slices, and ``FAREWELLS`` turns of ``on_deactivate`` wait at a time.
+5. What leaves memory makes room for others; whether the process shrinks is the allocator's affair. Python's gives back
    pieces of 1 MiB in which nothing is left, and a single object that stays holds one. So a process that has not shrunk
    is no reason to go on: the next ones go when the room is used up, because there are as many as before, or because the
    process grows again. Over the target itself it goes on, but less and less often when it gets nothing for it: a
@@ -16,15 +16,17 @@
 from __future__ import annotations
 
 import gc
-from collections import defaultdict
-from collections.abc import Callable
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterator
 
 from actord.shards.activation import Activation
 from actord.shards.allocator import give_back
+from actord.shards.call import Call
 from actord.shards.turns import TurnRunner
 
 SWEEP_SECONDS = 1.0
 SLICE = 2_000  # activations looked at in one piece of work
+FAREWELLS = 32  # turns of ``on_deactivate`` before which a call may find itself
 FRESH = 500  # about half a MiB of small instances
 # As parts of the target: where evictions for memory begin, how far they go, and by how much a process that did not
 # shrink must grow until there are more. They go so far that looking for the least recently used, among all, is seldom.
@@ -43,8 +45,9 @@ class Evictor:
         self._resident = resident
         self._own = resident()
         self._buckets: defaultdict[int, list[Activation]] = defaultdict(list)
-        self._due: list[Activation] = []
-        self._victims: list[Activation] = []
+        self._due: deque[Activation] = deque()
+        self._victims: deque[Activation] = deque()
+        self._farewells: deque[Call] = deque()  # turns of ``on_deactivate`` that may not have begun
         self._leaving: list[Activation] = []  # victims whose ``on_deactivate`` runs first
         self._level = self._high = int(memory_target * _HIGH)  # more resident memory than this is too much
         self._low = int(memory_target * _LOW)
@@ -85,9 +88,8 @@ class Evictor:
 
     def more(self) -> bool:
         """Look at one slice of what is due, and evict for memory if there is need. True when work is left."""
-        part, self._due = self._due[:SLICE], self._due[SLICE:]
         tick = self._runner.tick
-        for act in part:
+        for act in self._slice(self._due):
             if act.host.activations.get(act.name) is not act:
                 continue  # evicted for memory since
             due = self._due_tick(act)
@@ -99,19 +101,27 @@ class Evictor:
                 self._buckets[tick + 1].append(act)
         return bool(self._due) or self._relieve()
 
+    def _slice(self, acts: deque[Activation]) -> Iterator[Activation]:
+        """The first of them, taken out; none while calls would wait for too many that leave."""
+        farewells = self._farewells
+        while farewells and farewells[0].started:
+            farewells.popleft()
+        for _ in range(SLICE):
+            if not acts or len(farewells) >= FAREWELLS:
+                return
+            yield acts.popleft()
+
     def _relieve(self) -> bool:
         """Near the memory target: evict the least recently used, a slice at a time. True when there are more."""
         if not self._victims and not self._choose():
             return False
-        part, self._victims = self._victims[:SLICE], self._victims[SLICE:]
-        for act in part:
+        for act in self._slice(self._victims):
             if self._evict(act):
                 self.for_memory += 1
             elif act.host.type.has_on_deactivate:
                 self._leaving.append(act)
         if self._victims:
             return True
-        del part
         for tick, bucket in list(self._buckets.items()):
             self._buckets[tick] = [act for act in bucket if act.host.activations.get(act.name) is act]
         self.before_giving_back()
@@ -133,7 +143,7 @@ class Evictor:
         # What the process needs by itself can't be evicted: the instances have to give all that is too much.
         evictable = max(resident - self._own, 1)
         share = min(1.0, (resident - self._low) / evictable)
-        self._victims = oldest[: max(100, int(len(oldest) * share))]
+        self._victims += oldest[: max(100, int(len(oldest) * share))]
         self._full, self._before = there, resident
         self._hoped = resident - int(evictable * share * _LEAST_GAIN)
         return bool(self._victims)
@@ -160,7 +170,7 @@ class Evictor:
         if not act.evictable or activations.get(act.name) is not act:
             return False
         if act.instance is not None and act.host.type.has_on_deactivate:
-            self._runner.deactivate(act)  # a turn; it goes at a later sweep
+            self._farewells.append(self._runner.deactivate(act))  # a turn; it goes at a later sweep
             return False
         del activations[act.name]
         act.instance = None

@@ -101,9 +101,11 @@ class TurnRunner:
         act.busy = True
         self._make_ready(call)
 
-    def deactivate(self, act: Activation) -> None:
+    def deactivate(self, act: Activation) -> Call:
         """Run an idle instance's ``on_deactivate`` as a turn; it is dropped at its end."""
-        self.admit(self._lifecycle(act, self._deactivate))
+        turn = self._lifecycle(act, self._deactivate)
+        self.admit(turn)
+        return turn
 
     def stop(self) -> None:
         """Begin no more turns."""

@@ -12,7 +12,7 @@ import pytest
 from actord import StatefulActor
 from actord.limits import MIB
 from actord.shards.activation import Activation
-from actord.shards.eviction import FRESH, Evictor
+from actord.shards.eviction import FAREWELLS, FRESH, Evictor
 from actord.shards.kv import KV
 
 from tests.support.harness import Core, steps
@@ -224,6 +224,26 @@ async def test_an_idle_instance_with_on_deactivate_leaves_at_the_sweep_after_its
     assert set(core.activations()) == {"a"}
     await sweep(core, 1)
     assert core.activations() == {}
+
+
+@pytest.mark.parametrize("why", ["idle", "memory"])
+async def test_however_many_leave_at_once_a_call_waits_for_few_of_their_turns(why: str) -> None:
+    Leaves.gone.clear()
+    core = Core(Leaves, idle_after=2 if why == "idle" else 1000, memory_target=100 * MIB)
+    await touch(core, map(str, range(10 * FAREWELLS)))
+    await sweep(core, 1)
+    if why == "memory":
+        core.resident = 1000 * MIB
+    core.sweep()
+    called = core.call("new", "touch")
+    before = 0
+    for _ in range(1_000):
+        assert core.runner.waiting <= FAREWELLS + 1
+        await asyncio.sleep(0)
+        before = before or (called.done and len(Leaves.gone))
+    assert called.answer.value == 1
+    assert 0 < before <= 2 * FAREWELLS
+    assert len(Leaves.gone) >= 9 * FAREWELLS, "all that had to go"
 
 
 async def test_an_evicted_instance_is_found_again_by_the_next_call_with_all_that_was_committed(store: Any) -> None:

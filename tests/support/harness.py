@@ -344,10 +344,16 @@ class Core:
         await steps()
 
     def sweep(self) -> None:
-        """One whole sweep of the evictor."""
+        """One whole sweep of the evictor. What waits for turns of ``on_deactivate`` goes on when they have run."""
         if self.evictor.sweep():
-            while self.evictor.more():
-                pass
+            self._sweep_more()
+
+    def _sweep_more(self) -> None:
+        while self.evictor.more():
+            if self.runner.waiting:
+                if not self.runner.stopped:
+                    asyncio.get_running_loop().call_soon(self._sweep_more)
+                return
 
 
 def _no_link(slot: int) -> Link:
