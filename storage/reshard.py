@@ -218,7 +218,7 @@ class _Copy:
                 stack.callback(conn.close)
                 self._old.append(conn)
                 if redo.behind(redo.main(conn), path).slots:
-                    raise DataDirError(f"{path} has no room to take in its newest commits: make room, run it again.")
+                    raise _no_room(path)
             counts = {table: sum(_count(conn, table) for conn in self._old) for table in TABLES}
             total = max(1, sum(counts.values()))
             copied = 0
@@ -230,7 +230,7 @@ class _Copy:
         return counts["actor"], copied
 
     def _close_cleanly(self, number: int, path: str) -> None:
-        """Recover the shard if it has to be, and leave everything in its database file."""
+        """Recover the shard if it has to be, and leave everything in its database file, which alone is read."""
         SqliteStore.open(
             path,
             shard=number,
@@ -239,6 +239,8 @@ class _Copy:
             checkpoint_wal=1 << 26,
             page_cache=1 << 24,
         ).close()
+        if not os.path.lexists(recovery.marker_path(path)):  # on a full disk commits stay in the log
+            raise _no_room(path)
 
     def _check_room(self, paths: list[str]) -> None:
         state = os.statvfs(self._real)
@@ -287,6 +289,10 @@ class _Copy:
         slot = self._slot_of(message.type, message.name)
         old = next(number for number in range(self._before) if slot in self._slot_range(number, self._before))
         return old != sender and was_received(self._old[old], sender, message.id)
+
+
+def _no_room(path: str) -> DataDirError:
+    return DataDirError(f"{path} has no room to take in its newest commits: make room, and run it again.")
 
 
 def _count(conn: apsw.Connection, table: str) -> int:

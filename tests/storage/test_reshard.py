@@ -12,9 +12,11 @@ import apsw
 import pytest
 from actord.errors import DataDirError, DataDirLocked, StoreCorrupt
 from actord.shards.slots import slot_of, slot_range
-from actord.storage import datadir, reshard
+from actord.storage import datadir, recovery, reshard
+from actord.storage.api import Batch
+from actord.storage.sqlite import SqliteStore
 
-from tests.storage.filled import BEFORE, NAMES, content, fill, healthy, opened
+from tests.storage.filled import BEFORE, NAMES, content, fill, healthy, home, opened
 
 LONG = bool(os.environ.get("ACTORD_TEST_LONG"))  # every step instead of every third
 
@@ -173,6 +175,31 @@ def test_damage_ends_it_and_the_old_data_are_as_they_were(damage: str, data: Pat
         deal(data, 3)
     assert reshard.cancel(str(data))
     assert datadir.read_manifest(str(data)).shards == BEFORE
+
+
+@pytest.mark.parametrize("full", ["_fold_alone", "_checkpoint"])
+def test_commits_that_a_full_disk_keeps_out_of_the_database_file_are_not_left_behind(
+    data: Path, monkeypatch: pytest.MonkeyPatch, full: str
+) -> None:
+    name = next(name for name in NAMES if home(name) == 0)
+    opened(data, 0, BEFORE).close()
+    store = opened(data, 0, BEFORE)
+    batch = Batch(store.commit_seq + 1)
+    batch.kv[store.find_actor(slot_of("Till", name), "Till", name) or 0] = {"a": b"newest"}
+    store.write(batch)
+    if full == "_fold_alone":
+        store._checkpoint(apsw.SQLITE_CHECKPOINT_TRUNCATE)
+    store.abandon()
+    with monkeypatch.context() as patch:
+        patch.setattr(SqliteStore, full, lambda self, *mode: False)
+        patch.setattr(recovery, "_recover", lambda path, **options: None)
+        with pytest.raises(DataDirError, match="no room to take in its newest commits"):
+            deal(data, 3)
+    deal(data, 3)
+    store = opened(data, home(name, 3), 3)
+    assert store.read(store.find_actor(slot_of("Till", name), "Till", name) or 0, "a") == b"newest"
+    store.close()
+    assert healthy(data)
 
 
 def test_a_directory_in_use_or_without_room_or_none_is_refused(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
