@@ -301,10 +301,11 @@ class Supervisor:
             return Next.NOTHING
         if self.exit != OK:  # a first start that failed is being cleared up
             return Next.NOTHING
+        why = failure.message.removesuffix(".")
         if self._companion is not None and failure.exit is not None and child in self.workers:
-            log.error("%s; it waits for a change of the program's files", failure.message, extra={"child": child.name})
+            log.error("%s; it waits for a change of the program's files", why, extra={"child": child.name})
             return Next.HOLD
-        log.error("%s; it is started again", failure.message, extra={"child": child.name})
+        log.error("%s; it is started again", why, extra={"child": child.name})
         return Next.AGAIN
 
     def child_crowded(self, child: Child) -> None:
