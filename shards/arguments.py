@@ -2,7 +2,8 @@
 
 A JSON object is matched to parameters by name, a JSON array by position, an empty body means no arguments. Annotated
 parameters are converted by msgspec (dataclasses, TypedDict, Literal, datetime, Decimal, UUID, enums and so on);
-parameters without annotation, or with one that msgspec does not know, take any JSON value.
+parameters without annotation, or with one that msgspec does not know, take any JSON value. Limits (``msgspec.Meta``)
+that it can't check are refused when the program is loaded: they would check nothing, and nobody would notice.
 """
 
 from __future__ import annotations
@@ -15,12 +16,12 @@ import re
 import types
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 import msgspec
 from actord import codec
 from actord.errors import ActorArgumentError, ActordError, BadRequest
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET, Meta, UnsetType
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 NOTHING: Arguments = ((), {})
@@ -31,6 +32,11 @@ _UNKNOWN_FIELD = re.compile(r"Object contains unknown field `([^`]*)`$")
 _MISSING_FIELD = re.compile(r"Object missing required field `([^`]*)`$")
 _TOO_SHORT = re.compile(r"Expected `array` of at least length \d+, got (\d+)$")
 _TOO_LONG = re.compile(r"Expected `array` of at most length (\d+)$")
+_LIMITS = ("gt", "ge", "lt", "le", "multiple_of", "pattern", "min_length", "max_length", "tz")
+
+
+class AnnotationError(TypeError):
+    """A parameter's annotation has limits that can't be checked."""
 
 
 class Binder:
@@ -69,7 +75,7 @@ class Binder:
         self._plain = not (self._varpos or self._varkw) and all(p.kind is p.POSITIONAL_OR_KEYWORD for p in named)
         fields: list[Any] = []
         for p in named:
-            annotation = known(hints.get(p.name, Any))
+            annotation = _checked(hints.get(p.name, Any), label, p.name)
             fields.append((p.name, annotation) if p.default is p.empty else (p.name, annotation | UnsetType, UNSET))
         self._object = msgspec.defstruct(
             "Arguments", fields, forbid_unknown_fields=not self._varkw, kw_only=True, gc=False
@@ -84,7 +90,7 @@ class Binder:
         self._variadic: dict[str, Any] = {}
         for p in parameters:
             if p not in named and p.name in hints:
-                each: Any = known(hints[p.name])
+                each: Any = _checked(hints[p.name], label, p.name)
                 several: Any = list[each] if p.kind is p.VAR_POSITIONAL else dict[str, each]
                 self._variadic[p.name] = several
 
@@ -219,3 +225,21 @@ def known(annotation: Any) -> Any:
     except (TypeError, ValueError, NameError, AttributeError):
         return Any
     return annotation
+
+
+def _checked(annotation: Any, label: str, parameter: str) -> Any:
+    """What ``known`` makes of it. Raises ``AnnotationError`` when limits would be lost."""
+    found = known(annotation)
+    if found is annotation or not _limited(annotation):
+        return found
+    raise AnnotationError(
+        f"{label}: the limits of the parameter {parameter!r} don't fit its type, {annotation}, so nothing would check "
+        "them. A union takes them at its members: Annotated[int, Meta(ge=0)] | Annotated[float, Meta(ge=0)]."
+    )
+
+
+def _limited(annotation: Any) -> bool:
+    return any(
+        any(getattr(part, limit) is not None for limit in _LIMITS) if isinstance(part, Meta) else _limited(part)
+        for part in get_args(annotation)
+    )

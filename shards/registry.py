@@ -26,7 +26,7 @@ from actord.http import Request, Response
 from actord.limits import TYPE_CHARS
 from actord.measures import new_times
 from actord.settings import ActorBinding, App, MountedProgram
-from actord.shards.arguments import Binder
+from actord.shards.arguments import AnnotationError, Binder
 from actord.shards.socket_handlers import socket_handlers
 
 FrontDoor = Callable[[Request, Any], Coroutine[Any, Any, Response]]
@@ -130,7 +130,10 @@ class ActorType:
             if inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function):
                 raise ProgramError(f"{self.name}.{name} is a generator: a call has one result. Return a list instead.")
             limit = getattr(function, "__actord_timeout__", self.timeout)
-            self.methods[name] = Method(self.name, name, function, limit)
+            try:
+                self.methods[name] = Method(self.name, name, function, limit)
+            except AnnotationError as error:
+                raise ProgramError(str(error)) from None
 
     def method(self, name: str) -> Method:
         """The method that a caller may call by this name; raises the refusal otherwise."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 import functools
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 from actord import StatefulActor, timeout
-from actord.errors import ActorUnknownTypeError
+from actord.errors import ActorArgumentError, ActorUnknownTypeError
 from actord.settings import ActorBinding, App
 from actord.shards.registry import ActorType, ProgramError, load_program, upper_snake
+from msgspec import Meta
 
 from tests.support.harness import Core
 
@@ -206,6 +207,24 @@ def test_generators_are_refused_at_load() -> None:
     for cls in (Stream, AsyncStream):
         with pytest.raises(ProgramError, match=f"{cls.__name__}.many is a generator"):
             ActorType(cls, "STREAM")
+
+
+def test_limits_that_nothing_would_check_are_refused_at_load() -> None:
+    class Account(StatefulActor):
+        def deposit(self, amount: Annotated[int | float, Meta(ge=0)]) -> None: ...
+
+    class Members(StatefulActor):
+        def deposit(self, amount: Annotated[int, Meta(ge=0)] | Annotated[float, Meta(ge=0)]) -> None: ...
+
+    class Remark(StatefulActor):
+        def deposit(self, by: Annotated[StatefulActor | int | float, Meta(description="no limit")]) -> None: ...
+
+    with pytest.raises(ProgramError, match=r"Account\.deposit: the limits of the parameter 'amount' .* at its members"):
+        ActorType(Account, "ACCOUNT")
+    for body in (b'{"amount": -1}', b'{"amount": -0.5}', b'{"amount": "ten"}'):
+        with pytest.raises(ActorArgumentError):
+            ActorType(Members, "MEMBERS").method("deposit").binder.from_json(body)
+    ActorType(Remark, "REMARK")
 
 
 @pytest.mark.parametrize("attribute", ["call_timeout", "idle_after"])
