@@ -7,7 +7,7 @@ Serve it with
 
 from __future__ import annotations
 
-from actord import Env, Request, Response, StatefulActor
+from actord import ActorError, Env, Request, Response, StatefulActor
 
 
 class Account(StatefulActor):
@@ -20,12 +20,16 @@ class Account(StatefulActor):
 
     async def deposit(self, amount: int | float) -> int | float:
         """Add money; returns the new balance."""
+        if amount < 0:
+            raise ActorError("an amount is not negative", code="negative_amount")
         balance = await self.balance() + amount
         await self.ctx.storage.put("balance", balance)
         return balance
 
     async def debit(self, amount: int | float) -> dict[str, bool | int | float]:
         """Take money out if there is enough of it. No lock, no transaction, no race."""
+        if amount < 0:
+            raise ActorError("an amount is not negative", code="negative_amount")
         balance = await self.balance()
         if balance < amount:
             return {"ok": False, "balance": balance}
