@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.sdk.test_typed_stubs import HEAD, SDK
+from tests.support import tools
 
 PATIENCE_SECONDS = 100.0
 STUBS = {
@@ -34,7 +34,10 @@ class LanguageServer:
         self._patience = threading.Timer(PATIENCE_SECONDS, self._process.kill)
         self._patience.start()
         self._last = 0
-        self.ask("initialize", {"processId": None, "rootUri": folder.as_uri(), "capabilities": {}})
+        # Without a workspace it would look for actord where Python does alone, and not in this folder.
+        workspace = {"uri": folder.as_uri(), "name": folder.name}
+        capabilities = {"workspace": {"workspaceFolders": True}}
+        self.ask("initialize", {"processId": None, "workspaceFolders": [workspace], "capabilities": capabilities})
         self.tell("initialized", {})
 
     def tell(self, method: str, params: Any, **more: Any) -> None:
@@ -79,9 +82,9 @@ class LanguageServer:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LanguageServer]:
-    command = shutil.which("pyright-langserver")
+    command = tools.found("pyright-langserver")
     if command is None:
-        pytest.skip("pyright is not installed")
+        pytest.skip("pyright is not installed (make test-tools)")
     folder = tmp_path_factory.mktemp("completion")
     (folder / "actord").symlink_to(SDK)
     try:
