@@ -13,11 +13,12 @@ PEERS  := .peers/.installed
 SITE   := $(VENV)/.installed-docs
 TYPED  := .typecheck
 
-.PHONY: help serve test proof lint format bench bench-peers bench-growth bench-sql bench-calls bench-keys bench-direct bench-scaling bench-ws bench-overload load load-web bench-latency profile docs docs-serve clean
+.PHONY: help serve test test-tools proof lint format bench bench-peers bench-growth bench-sql bench-calls bench-keys bench-direct bench-scaling bench-ws bench-overload load load-web bench-latency profile docs docs-serve clean
 
 help:
 	@echo "make serve    the account example on 127.0.0.1:8000"
 	@echo "make test     the tests; TEST_JOBS=0 runs them one after the other, PYTEST_FLAGS='-x tests/system' what you like"
+	@echo "make test-tools  installs what tests skip without: PostgreSQL, wrk, redis-tools, promtool, pyright, ..."
 	@echo "make proof    the faults at length: power cuts, I/O errors, kills; PROOF_SECONDS=1800 PROOF_SEED= PROOF_FLAGS="
 	@echo "make lint     style and types"
 	@echo "make format   put the source into its style"
@@ -47,6 +48,13 @@ test: $(DEV)
 	@.ci/apt --optional strace=strace curl=curl faketime=faketime systemd-analyze=systemd
 	@.ci/apt --optional chromium=chromium chromedriver=chromium-driver
 	@$(BIN)/python -m pytest -n $(TEST_JOBS) --dist loadfile $(PYTEST_FLAGS)
+
+# Everything else that a test can make use of: with it none skips for want of a package. ``.ci/run`` asks for it first.
+# Pyright brings its own program through npm when it first runs: here, and not in the middle of a test.
+test-tools: $(BENCH) $(SITE)
+	@for wish in wrk=wrk pg_ctlcluster=postgresql redis-benchmark=redis-tools ip=iproute2 openssl=openssl \
+		unshare=util-linux promtool=prometheus npm=npm; do .ci/apt --optional $$wish; done
+	@$(PIP) install pyright && $(BIN)/pyright --version >/dev/null || echo "without pyright: what needs it will skip" >&2
 
 # Needs root for its real file systems; what can't be had is skipped, and the report says so.
 proof: $(DEV)

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from tests.support import tools
 
 ROOT = Path(__file__).parents[2]
 SDK = ROOT / "sdk"
@@ -162,9 +163,9 @@ def mypy(folder: Path) -> Said:
 
 
 def pyright(folder: Path) -> Said:
-    command = shutil.which("pyright")
+    command = tools.found("pyright")
     if command is None:
-        pytest.skip("pyright is not installed")
+        pytest.skip("pyright is not installed (make test-tools)")
     done = subprocess.run(
         [command, "--pythonpath", sys.executable, "--outputjson", "."],
         cwd=folder,
