@@ -4,7 +4,8 @@ Promises:
 
 1. A child that dies is started again at once; while it keeps dying young, after a delay that doubles up to a limit.
 2. A ready child that answers no ping for ``stuck_after`` is asked to log what it does (SIGUSR1), then killed; what
-   held a worker is read from its black box, also when it could say nothing.
+   held a worker is read from its black box, also when it could say nothing. One that is in a commit is let be: its disk
+   holds it, a process that waits for that can't even be killed, and it goes on as soon as it can.
    Only unanswered pings count, not the clock: a supervisor that was stopped itself kills nobody.
 3. ``swap`` puts a process that waits in the place of the one that serves, which waits in its turn. When the successor
    does not get ready, its predecessor serves again, with what it had loaded.
@@ -192,7 +193,13 @@ class Child:
     @property
     def answers(self) -> bool:
         """False for a process that serves and owes the answer to a ping; one that is replaced owes none."""
-        return self.state is not State.STUCK and (self.state is not State.READY or self._silence == 0)
+        if self.state is State.READY:
+            return self._silence == 0 or self._waits_for_disk
+        return self.state is not State.STUCK
+
+    @property
+    def _waits_for_disk(self) -> bool:
+        return self._black_box is not None and self._black_box.commits
 
     @property
     def pid(self) -> int | None:
@@ -369,6 +376,10 @@ class Child:
         if self.state is not State.READY or self._process is None:
             return
         self._silence = self._silence + interval if self._heard < self._asked else 0.0
+        if self._silence >= self._stuck_after and self._waits_for_disk:
+            if self._silence - interval < self._stuck_after:
+                log.error("%s has waited for its disk for %.0f s: a commit is not done", self.name, self._silence)
+            return
         if self._silence >= self._stuck_after:
             self._step(Event.SILENT)
             log.error(

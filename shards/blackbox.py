@@ -3,8 +3,9 @@
 A worker that is stuck in a call into C that holds the interpreter answers nothing and runs no signal handler. So
 
 1. before every step of a turn it writes the method and the key into shared memory (40 ns), and clears it when it has
-   nothing to do;
-2. on SIGUSR1 faulthandler, which needs no interpreter, appends the stack of every thread behind it.
+   nothing to do, by the first byte alone (``NOTHING``);
+2. while it commits, and so may wait for the disk, that byte is ``COMMITTING``. To kill it then would not free it;
+3. on SIGUSR1 faulthandler, which needs no interpreter, appends the stack of every thread behind it.
 
 The memory is an anonymous file that the supervisor makes and every life of the worker inherits: it outlives a kill.
 """
@@ -19,6 +20,7 @@ from struct import Struct
 
 from actord.limits import NAME_BYTES, TYPE_CHARS
 
+NOTHING, COMMITTING = 0, 1  # no method's name begins with them
 BOX_BYTES = 4096  # the stack stands behind them
 STACK_BYTES = 64 * 1024
 METHOD_BYTES = 64  # a longer name is cut
@@ -59,13 +61,18 @@ class BlackBox:
         os.ftruncate(self.fd, BOX_BYTES)
         os.lseek(self.fd, BOX_BYTES, os.SEEK_SET)  # the worker shares the position
 
+    @property
+    def commits(self) -> bool:
+        """The worker is in the middle of a commit."""
+        return os.pread(self.fd, 1, 0)[0] == COMMITTING
+
     def read(self) -> tuple[tuple[str, str, str] | None, str]:
         """(type, method, name) of the turn that holds the worker, None when no turn does; and the stacks."""
         method, label = _LAYOUT.unpack(os.pread(self.fd, _LAYOUT.size, 0))
         stack = os.pread(self.fd, STACK_BYTES, BOX_BYTES).decode(errors="replace")
-        method, label = method.rstrip(b"\0"), label.rstrip(b"\0")
-        if not method:
+        if method[0] in (NOTHING, COMMITTING):
             return None, stack
+        method, label = method.rstrip(b"\0"), label.rstrip(b"\0")
         type_, _, name = label.decode(errors="replace").partition("\0")
         return (type_, method.decode(errors="replace"), name), stack
 

@@ -39,7 +39,7 @@ from actord.errors import (
 from actord.http import Response
 from actord.shards.activation import Activation, ActorContext
 from actord.shards.admission import Admission
-from actord.shards.blackbox import mark, private_box
+from actord.shards.blackbox import COMMITTING, NOTHING, mark, private_box
 from actord.shards.blocking import BLOCKING_SECONDS, BlockingSteps
 from actord.shards.call import NO_DEADLINE, Call, Lifecycle, Sink, as_turn, current_turn
 from actord.shards.lifecycle import activate, deactivate
@@ -103,8 +103,7 @@ class TurnRunner:
 
     def deactivate(self, act: Activation) -> Call:
         """Run an idle instance's ``on_deactivate`` as a turn; it is dropped at its end."""
-        turn = self._lifecycle(act, self._deactivate)
-        self.admit(turn)
+        self.admit(turn := self._lifecycle(act, self._deactivate))
         return turn
 
     def stop(self) -> None:
@@ -245,7 +244,7 @@ class TurnRunner:
                     return
                 finally:
                     self.now_running = None
-                    self.box[0] = 0
+                    self.box[0] = NOTHING
                     took = monotonic() - began
                     if took > BLOCKING_SECONDS:
                         self._blocking.note(call, took)
@@ -262,11 +261,12 @@ class TurnRunner:
     def _settle(self) -> None:
         """Nothing more is ready: close batches and send what may leave, without waiting for another iteration."""
         self.now_running = None
-        self.box[0] = 0
         if self._touched:
+            self.box[0] = COMMITTING
             touched, self._touched = self._touched, {}
             for committer in touched:
                 committer.kick()
+        self.box[0] = NOTHING
         self._gate.flush()
 
     # -- a turn's begin

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+import shutil
 from concurrent.futures import ThreadPoolExecutor, wait
 
 import pytest
 from actord.shards.slots import shard_of_slot, slot_of
+
+from tests.faults.test_fsync import strace
 
 SETTINGS = {"server.workers": 2, "storage.shards": 2, "server.stuck_after": 1, "server.restart_delay_max": 0.2}
 HELD = r"holds worker-0"
@@ -41,3 +44,22 @@ def test_a_turn_that_never_yields_is_named_and_its_worker_replaced(method, serve
     assert f"Probe.{method} of '{stuck}'" in held["message"]
     assert f"in {method}" in held["message"], "the stack says where it stands"
     assert server.unexpected(*EXPECTED) == [], server.text()
+
+
+@pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
+def test_a_worker_whose_disk_stalls_is_not_killed_and_answers_when_that_is_over(serve):
+    """The sync runs in the worker's loop, which answers nobody meanwhile."""
+    server = serve(settings=SETTINGS | {"server.workers": 1, "server.stuck_after": 0.5})
+    assert server.result("Ledger", "a", "deposit", "m", 5)["number"] == 1
+    worker = server.worker_of(0)
+    with (
+        strace(worker, "-e", "trace=fdatasync", "-e", "inject=fdatasync:delay_exit=2000000:when=1"),
+        ThreadPoolExecutor(2) as pool,
+    ):
+        stalled = pool.submit(server.call, "Ledger", "a", "deposit", "n", 5)
+        (waits,) = server.wait_log(r"^worker-0 has waited for its disk for")
+        later = pool.submit(server.call, "Ledger", "b", "deposit", "o", 5)
+        assert [reply.result().status for reply in (stalled, later)] == [200, 200]
+    assert waits["level"] == "error"
+    assert server.worker_of(0) == worker
+    assert server.unexpected(r"has waited for its disk") == [], server.text()
