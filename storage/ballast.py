@@ -14,10 +14,23 @@ import contextlib
 import errno
 import os
 
+import apsw
 from actord.storage.files import FILE_MODE, fsync_dir_of, write_all
 
 _CHUNK_BYTES = 1024 * 1024
 FULL_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+
+def is_full(conn: apsw.Connection, error: apsw.Error) -> bool:
+    """Did what just failed on ``conn`` fail for want of room?"""
+    if isinstance(error, apsw.FullError):
+        return True
+    # SQLite knows ENOSPC alone; a quota and a limit on file sizes are a failed write to it, before the commit.
+    return (
+        isinstance(error, apsw.IOError)
+        and getattr(error, "extendedresult", None) == apsw.SQLITE_IOERR_WRITE
+        and conn.system_errno in FULL_ERRNOS
+    )
 
 
 class Ballast:

@@ -25,6 +25,7 @@ import apsw
 import msgspec
 from actord.errors import StoreBroken, StoreCorrupt
 from actord.storage import schema, wal
+from actord.storage.ballast import is_full
 from actord.storage.files import FILE_MODE, fsync_dir_of, fsync_path, is_symlink, remove_file, replace_file
 
 # quick_check reads the whole file: 64 MiB take about a tenth of a second.
@@ -130,7 +131,9 @@ def _recover(path: str, *, shard: int, identity: str, log: logging.Logger) -> No
             )
         try:
             conn.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
-        except apsw.FullError:
+        except apsw.Error as error:
+            if not is_full(conn, error):
+                raise
             # The log is on the disk, every byte of it: it can be served as it is.
             log.warning("the disk is full: the log of %s stays as it is for now", path)
         schema.check_meta(conn, shard=shard, identity=identity)

@@ -32,6 +32,7 @@ import ormsgpack
 from actord.errors import InvariantViolated, StoreCorrupt
 from actord.storage import schema
 from actord.storage.api import Batch
+from actord.storage.ballast import is_full
 from actord.storage.reads import Pending, SqliteReads
 
 SLOTS = 256
@@ -186,9 +187,6 @@ class SqliteRedo(SqliteReads):
     _slot: int  # the next row of ``redo``
     _folded: int  # ``commit_seq`` as ``meta`` has it
 
-    def _is_full(self, error: apsw.Error) -> bool:
-        raise NotImplementedError
-
     def _load_redo(self) -> None:
         """On opening, when ``commit_seq`` is known."""
         try:
@@ -282,7 +280,7 @@ class SqliteRedo(SqliteReads):
             self._write_fold(Fold(self._pending, due=False), self.commit_seq)
             self._cursor.execute("COMMIT")
         except apsw.Error as error:
-            if not self._is_full(error):
+            if not is_full(self._conn, error):
                 raise self._break("folding", error) from error
             if self._conn.in_transaction:
                 self._cursor.execute("ROLLBACK")

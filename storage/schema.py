@@ -18,6 +18,7 @@ from zlib import crc32
 
 import apsw
 from actord.errors import DataDirError, StoreCorrupt
+from actord.storage.ballast import is_full
 
 # 2: alarms; 3: pages of SQL databases; 4: checksums in meta; 5: events, replies, messages; 6: reply_key, version;
 # 7: redo
@@ -252,7 +253,9 @@ def upgrade(conn: apsw.Connection) -> bool:
             if found == 5:
                 conn.execute("INSERT INTO reply SELECT * FROM reply_5; DROP TABLE reply_5")
             conn.executemany(_META, meta_rows(meta | {"format": FORMAT}))
-    except apsw.FullError as error:
+    except apsw.Error as error:
+        if not is_full(conn, error):
+            raise
         raise DataDirError(f"{conn.filename} can't be brought from format {found} to {FORMAT}: {error}.") from error
     return True
 

@@ -26,7 +26,7 @@ from actord.errors import DataDirError, InvariantViolated, StoreBroken, StoreCor
 from actord.storage import alarms, events, outbox, pages, recovery, redo, replies, schema, versions
 from actord.storage.alarms import SqliteAlarms
 from actord.storage.api import Batch
-from actord.storage.ballast import FULL_ERRNOS, Ballast
+from actord.storage.ballast import FULL_ERRNOS, Ballast, is_full
 from actord.storage.events import SqliteEvents
 from actord.storage.files import FileLock, Locked, fsync_dir_of
 from actord.storage.outbox import SqliteOutbox
@@ -334,7 +334,7 @@ class SqliteStore(
     def _roll_back(self, error: apsw.Error, seq: int) -> None:
         """After a failed transaction: return if the disk was full and nothing was applied, else break and raise."""
         self._oldest_reply = 0
-        full = self._is_full(error)
+        full = is_full(self._conn, error)
         try:
             if self._conn.in_transaction:
                 self._cursor.execute("ROLLBACK")
@@ -345,16 +345,6 @@ class SqliteStore(
             raise self._break(f"writing commit {seq + 1}", error) from error
         if found != seq:
             raise self._break(f"after a full disk the database stands at {found} instead of {seq}", error) from error
-
-    def _is_full(self, error: apsw.Error) -> bool:
-        if isinstance(error, apsw.FullError):
-            return True
-        # SQLite knows ENOSPC alone; a quota and a limit on file sizes are a failed write to it, before the commit.
-        return (
-            isinstance(error, apsw.IOError)
-            and getattr(error, "extendedresult", None) == apsw.SQLITE_IOERR_WRITE
-            and self._conn.system_errno in FULL_ERRNOS
-        )
 
     # -- disk full
 
@@ -427,14 +417,16 @@ class SqliteStore(
                 frames, done = self._conn.wal_checkpoint(mode=mode)
             except apsw.Error as error:
                 # Nothing is lost by a checkpoint that stops half way: the log still holds every page.
-                if not self._is_full(error):
+                if not is_full(self._conn, error):
                     raise
                 if self._ballast is None or self.full:
                     return False
                 self._enter_full("at a checkpoint")
                 try:
                     frames, done = self._conn.wal_checkpoint(mode=mode)
-                except apsw.FullError:
+                except apsw.Error as again:
+                    if not is_full(self._conn, again):
+                        raise
                     return False
         except (apsw.Error, OSError) as error:
             raise self._break("the checkpoint", error) from error

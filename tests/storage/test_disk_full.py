@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 import resource
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import apsw
 import pytest
 from actord.errors import StoreFull
 from actord.storage.api import Batch
@@ -154,16 +157,47 @@ def test_a_limit_on_file_sizes_counts_as_a_full_disk(tmp_path):
     store = open_store(tmp_path / "0000.db")
     put(store, {"a": b"1"})
     store.sync()
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (64 * 1024, hard))
-    try:
-        with pytest.raises(StoreFull):
-            fill(store, most=10)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    with limited(64 * 1024), pytest.raises(StoreFull):
+        fill(store, most=10)
     seq = store.commit_seq
     put(store, {"a": b"2"})
     assert store.commit_seq == seq + 1
+    store.close()
+
+
+@contextmanager
+def limited(size: int) -> Iterator[None]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_checkpoint_and_a_recovery_without_room_leave_the_log_where_a_quota_is_the_limit(tmp_path):
+    path = tmp_path / "0000.db"
+    store = open_store(path, ballast=Ballast(str(tmp_path / "0000.ballast"), 4096))
+    put(store, {"large": bytes(400_000)})
+    store.sync()
+    store._checkpoint(apsw.SQLITE_CHECKPOINT_TRUNCATE)
+    put(store, {"more": b"v" * 20_000})
+    store.sync()
+    with limited(200_000):  # room for the log, and not for the end of the database
+        store._checkpoint_wanted = True
+        store.maintain()
+        assert store.full
+        assert store.read(1, "more") == b"v" * 20_000
+        put(store, {"large": None})
+        store.sync()
+        store.abandon()
+        store = open_store(path)
+        assert store.read(1, "more") == b"v" * 20_000
+        assert store.read(1, "large") is None
+        store.close()
+    store = open_store(path)
+    assert store.read(1, "more") == b"v" * 20_000
+    assert store.read(1, "large") is None
     store.close()
 
 
