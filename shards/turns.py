@@ -143,8 +143,7 @@ class TurnRunner:
         ready, slices = self._ready, self._slices
         task = asyncio.current_task()
         assert task is not None
-        slice_end = self._slice_end
-        late = monotonic() > slice_end  # the turns before this pump awaited something
+        late = monotonic() > (slice_end := self._slice_end)  # the turns before this pump awaited something
         while True:
             if late or not ready:
                 if ready and slices.goes_on(now := monotonic(), self._slice_end + REST_SECONDS):
@@ -171,6 +170,7 @@ class TurnRunner:
                 continue
             call = ready.popleft()
             if self.stopped or not self._begin(call):
+                late = monotonic() > slice_end
                 continue
             context = copy_context()
             self.now_running = call

@@ -254,6 +254,26 @@ async def test_a_worker_gives_its_core_away_at_the_ends_of_short_slices_and_at_n
     assert len(given) == pytest.approx((loop.time() - began) / (SHORT_SECONDS + COST), abs=5)
 
 
+async def test_calls_that_are_answered_without_a_turn_end_slices_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Thousands may be late at once, when the disk has stalled; or come again with their keys."""
+    core, loop = Core(Work), asyncio.get_running_loop()
+    refuse = core.runner._refuse
+
+    def refuse_slowly(*args: Any) -> None:
+        use(COST / 10)
+        refuse(*args)
+
+    monkeypatch.setattr(core.runner, "_refuse", refuse_slowly)
+    calls = [core.send(f"n-{number}", "work", within=-1) for number in range(1_000)]
+    longest = 0.0
+    while not calls[-1].done:
+        began = loop.time()
+        await asyncio.sleep(0)
+        longest = max(longest, loop.time() - began)
+    assert {call.answer.status for call in calls} == {503}
+    assert longest <= SLICE_SECONDS + COST
+
+
 async def test_slices_are_long_where_nobody_waits_for_their_end() -> None:
     """A commit, and a look at what has come, have their price."""
     core = Core(Work)
