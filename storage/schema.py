@@ -231,16 +231,17 @@ def set_meta(conn: apsw.Connection, values: dict[str, int | str]) -> None:
     conn.executemany("REPLACE INTO meta (name, value, sum) VALUES (?, ?, ?)", meta_rows(values))
 
 
-def upgrade(conn: apsw.Connection) -> bool:
-    """Make the tables that a database of an older format lacks. The next sync makes it durable, or it is done again.
+def is_older(conn: apsw.Connection) -> bool:
+    """Is its format an older one? ``check_meta`` has passed."""
+    return bool(conn.execute("SELECT value FROM meta WHERE name = 'format'").get != FORMAT)
 
-    True when there was something to do.
+
+def upgrade(conn: apsw.Connection) -> None:
+    """Make the tables that a database of an older format lacks. The next sync makes it durable, or it is done again.
 
     Raises ``DataDirError`` when the disk is full.
     """
     found: Any = conn.execute("SELECT value FROM meta WHERE name = 'format'").get
-    if found == FORMAT:
-        return False
     try:
         with conn:
             meta: dict[str, Any] = dict(conn.execute("SELECT name, value FROM meta"))
@@ -257,7 +258,6 @@ def upgrade(conn: apsw.Connection) -> bool:
         if not is_full(conn, error):
             raise
         raise DataDirError(f"{conn.filename} can't be brought from format {found} to {FORMAT}: {error}.") from error
-    return True
 
 
 def newest_commit(conn: apsw.Connection, folded: int) -> int:

@@ -151,7 +151,7 @@ class SqliteStore(
         self.checkpoints = 0
         self.full_events = 0
 
-        self._conn, marker = self._connect(page_cache)
+        self._conn = self._connect(page_cache)
         try:
             self._wal_path = recovery.wal_path(path)
             self._wal_fd = os.open(self._wal_path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
@@ -159,14 +159,14 @@ class SqliteStore(
             self._conn.close()
             raise
         try:
-            self._take_over(marker)
+            self._take_over()
         except BaseException:
             self._let_go(keep_lock=True)
             raise
 
     # -- opening
 
-    def _connect(self, page_cache: int) -> tuple[apsw.Connection, recovery.Marker | None]:
+    def _connect(self, page_cache: int) -> apsw.Connection:
         path = self.path
         holder = f"pid {os.getpid()}, data directory {self.identity}"
         known = bool(self._lock.read())
@@ -179,7 +179,14 @@ class SqliteStore(
         try:
             schema.configure(conn, page_cache=page_cache)
             self.commit_seq = schema.check_meta(conn, shard=self.shard, identity=self.identity)
-            self._upgraded = schema.upgrade(conn)
+            if marker is not None:
+                recovery.check_marker(
+                    path, marker, shard=self.shard, identity=self.identity, commit_seq=self.commit_seq
+                )
+            self._upgraded = schema.is_older(conn)
+            if self._upgraded:
+                recovery.remove_marker(path)  # this is the first write
+                schema.upgrade(conn)
             schema.check_tables(conn)
             last_id: Any
             first_slot: Any
@@ -199,14 +206,10 @@ class SqliteStore(
         if first_slot is not None and not (first_slot in self._slots and last_slot in self._slots):
             conn.close()
             raise StoreCorrupt(f"{path} holds actors of slots {first_slot} to {last_slot}, outside of {self._slots}.")
-        return conn, marker
+        return conn
 
-    def _take_over(self, marker: recovery.Marker | None) -> None:
+    def _take_over(self) -> None:
         """The last steps before the first write may come."""
-        if marker is not None:
-            recovery.check_marker(
-                self.path, marker, shard=self.shard, identity=self.identity, commit_seq=self.commit_seq
-            )
         try:
             recovery.remove_marker(self.path)
             fsync_dir_of(self.path)  # the log's name must be on the disk before its contents can count

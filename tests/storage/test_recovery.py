@@ -14,7 +14,7 @@ from pathlib import Path
 import apsw
 import pytest
 from actord.errors import DataDirError, StoreCorrupt
-from actord.storage import recovery
+from actord.storage import recovery, schema
 
 from tests.storage.stores import IDENTITY, ROOT, open_store, put
 
@@ -47,6 +47,39 @@ def test_the_marker_is_gone_once_the_store_is_open(path):
     assert not clean(path).exists()
     store.abandon()
     assert not clean(path).exists()
+
+
+def older(path, **marker):
+    """A database of format 6, stopped cleanly."""
+    store = open_store(path)
+    put(store, {"a": b"1"})
+    store.close()
+    conn = apsw.Connection(str(path))
+    conn.execute(
+        "DROP TABLE redo; UPDATE meta SET value = 6, sum = ? WHERE name = 'format'", (schema.meta_sum("format", 6),)
+    )
+    conn.close()
+    clean(path).write_text(json.dumps(json.loads(clean(path).read_text()) | marker))
+
+
+def test_the_marker_is_gone_before_an_older_format_is_brought_up(path, monkeypatch):
+    older(path)
+    seen = []
+    real = schema.upgrade
+    monkeypatch.setattr(schema, "upgrade", lambda conn: (seen.append(clean(path).exists()), real(conn)))
+    store = open_store(path)
+    assert seen == [False]
+    assert store.read(1, "a") == b"1"
+    store.close()
+
+
+def test_a_database_that_is_refused_is_not_brought_to_another_format(path):
+    older(path, commit_seq=5)
+    before = path.read_bytes()
+    with pytest.raises(StoreCorrupt, match="stopped cleanly at commit 5"):
+        open_store(path)
+    assert path.read_bytes() == before
+    assert not wal(path).exists() or not wal(path).stat().st_size
 
 
 def test_an_unclean_stop_keeps_every_batch(path):
