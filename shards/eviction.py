@@ -5,7 +5,8 @@
    each sweep to come, and are looked at when their bucket is due; those used since move on.
 3. Near the memory target the least recently used go first. It is looked at each second and each ``FRESH`` new
    activations, and begins below the target, so that the target is not passed by what a worker takes meanwhile.
-4. Calls get through meanwhile: work is done in slices, and ``FAREWELLS`` turns of ``on_deactivate`` wait at a time.
+4. Calls get through meanwhile: work is done in slices, and ``FAREWELLS`` turns of ``on_deactivate`` wait at a time; as
+   many as calls do where those are more, so that no more instances come than can go.
 5. What leaves memory makes room for others; whether the process shrinks is the allocator's affair. Python's gives back
    pieces of 1 MiB in which nothing is left, and a single object that stays holds one. So a process that has not shrunk
    is no reason to go on: the next ones go when the room is used up, because there are as many as before, or because the
@@ -106,8 +107,9 @@ class Evictor:
         farewells = self._farewells
         while farewells and farewells[0].started:
             farewells.popleft()
+        most = max(FAREWELLS, self._runner.waiting - len(farewells))
         for _ in range(SLICE):
-            if not acts or len(farewells) >= FAREWELLS:
+            if not acts or len(farewells) >= most:
                 return
             yield acts.popleft()
 

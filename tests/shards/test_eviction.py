@@ -246,6 +246,20 @@ async def test_however_many_leave_at_once_a_call_waits_for_few_of_their_turns(wh
     assert len(Leaves.gone) >= 9 * FAREWELLS, "all that had to go"
 
 
+async def test_where_many_calls_wait_as_many_instances_leave() -> None:
+    Leaves.gone.clear()
+    core = Core(Leaves, idle_after=2)
+    calls, leaving = 3 * FAREWELLS, 5 * FAREWELLS
+    await touch(core, map(str, range(leaving)))
+    await sweep(core, 1)
+    waiting = [core.call(f"new-{number}", "touch") for number in range(calls)]
+    core.sweep()
+    assert core.runner.waiting == 2 * calls
+    await asyncio.gather(*(call.future for call in waiting))
+    await steps()
+    assert len(Leaves.gone) == leaving
+
+
 async def test_an_evicted_instance_is_found_again_by_the_next_call_with_all_that_was_committed(store: Any) -> None:
     core = Core(Item, store=store, memory_target=32 * MIB)
     core.resident = 1 << 40
