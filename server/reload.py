@@ -1,13 +1,23 @@
-"""``actord dev``: workers are replaced when the program's files change. The front stays and holds the calls."""
+"""``actord dev``: workers are replaced when the program's files change. The front stays and holds the calls.
+
+1. A program that does not load is reported and replaces nothing: a process of its own tries it first, and the workers
+   go on with what they have until the next change.
+2. One that loads there and not in a worker leaves that worker down, and its calls wait, until the next change.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
+import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
 from actord.server.program import PROJECT_FILE
+from actord.settings import App
 from watchfiles import Change, DefaultFilter, awatch
 
 if TYPE_CHECKING:
@@ -16,6 +26,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("actord.dev")
 
 RECYCLE_SECONDS = 10.0
+TRIAL = (sys.executable, "-P", "-B", "-m", "actord.shards.trial")
+TRIAL_SECONDS = 30.0
 
 
 class ProgramFilter(DefaultFilter):
@@ -43,4 +55,25 @@ async def watch_program(supervisor: Supervisor) -> None:
             log.warning("%s changed: start the server again to apply it", shown)
             continue
         log.info("%s changed: the program is loaded anew", shown)
+        wrong = await refusal(supervisor.settings.app)
+        if wrong:
+            log.error("%s; the program from before goes on until the next change", wrong.removesuffix("."))
+            continue
         await supervisor.recycle_workers(RECYCLE_SECONDS)
+
+
+async def refusal(app: App) -> str:
+    """Why the program can't be loaded; empty when it can."""
+    trial = await asyncio.create_subprocess_exec(
+        *TRIAL, msgspec.json.encode(app).decode(), stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE
+    )
+    try:
+        words, _ = await asyncio.wait_for(trial.communicate(), TRIAL_SECONDS)
+    except TimeoutError:
+        return f"{app.main} was not loaded within {TRIAL_SECONDS:g} s"
+    finally:
+        with suppress(ProcessLookupError):
+            trial.kill()
+    if words == b"loaded":
+        return ""
+    return words.decode(errors="replace") or f"{app.main} ended the process that loaded it"

@@ -114,7 +114,7 @@ def dev(
 
     Workers are replaced one after the other: each finishes its calls and
     commits, and calls that arrive in between wait. A program that does not
-    load is reported, and tried again after the next change.
+    load is reported and replaces nothing until the next change.
     """
     raise typer.Exit(
         _run(lambda: _settings(app, config, host, port, uds, workers, data_dir, log_level, log_format), watch=True)

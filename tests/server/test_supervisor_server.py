@@ -11,6 +11,7 @@ import pytest
 
 from tests.support.command import ActordServer, actord
 from tests.support.processes import wait_until_gone
+from tests.support.server import until
 from tests.support.websockets import Socket
 
 Serve = Callable[..., ActordServer]
@@ -167,12 +168,19 @@ async def app(scope, receive, send):
     assert "error" not in server.words.lower()
 
 
-def test_dev_reports_a_program_that_does_not_load_and_takes_the_next_one(serve: Serve, program: Path) -> None:
-    server = serve("--workers", "1", command="dev")
-    worker = server.children()["worker-0"]
-    program.write_text("def broken(:")
-    wait_until_gone(worker)
+def test_dev_reports_a_program_that_does_not_load_and_goes_on_with_the_one_from_before(
+    serve: Serve, program: Path
+) -> None:
+    server = serve(command="dev")
+    workers = {name: pid for name, pid in server.children().items() if name.startswith("worker")}
+    for broken in ("def broken(:", "raise SystemExit\n"):
+        told = server.words.count("goes on until the next change")
+        program.write_text(broken)
+        until(lambda told=told: server.words.count("goes on until the next change") > told, "a refusal")
+        for name in "abcd":  # of both workers
+            assert server.ask(f"/actors/Counter/{name}/version", {}) == (200, "first")
+    assert server.children() | workers == server.children()
+    assert "SyntaxError: invalid syntax" in server.words
     program.write_text(PROGRAM.replace('"first"', '"third"'))  # of the same length, and maybe in the same second
-    # Held since the worker left.
-    assert server.ask("/actors/Counter/alice/version", {}) == (200, "third")
+    until(lambda: server.ask("/actors/Counter/alice/version", {}) == (200, "third"), "the next program")
     assert server.stop() == 0
