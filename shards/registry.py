@@ -364,9 +364,18 @@ def _import(app: App) -> ModuleType:
     except ProgramError:
         raise
     except ModuleNotFoundError as error:
-        raise ProgramError(f"{app.main} can't be imported: {error}. Is it installed in {sys.prefix}?") from error
+        where = f"Is it installed in {sys.prefix}?"
+        raise ProgramError(f"{app.main} can't be imported: {error}. {where}") from _theirs(error)
     except Exception as error:
-        raise ProgramError(f"{app.main} can't be imported: {type(error).__name__}: {error}") from error
+        raise ProgramError(f"{app.main} can't be imported: {type(error).__name__}: {error}") from _theirs(error)
+
+
+def _theirs(error: Exception) -> Exception:
+    """The error with the frames of the program alone: how it is imported helps nobody."""
+    frames = error.__traceback__
+    while frames and frames.tb_frame.f_code.co_filename.startswith((__file__, importlib.__file__, "<frozen importlib")):
+        frames = frames.tb_next
+    return error.with_traceback(frames)
 
 
 def _import_file(path: Path) -> ModuleType:

@@ -181,6 +181,7 @@ def test_dev_reports_a_program_that_does_not_load_and_goes_on_with_the_one_from_
             assert server.ask(f"/actors/Counter/{name}/version", {}) == (200, "first")
     assert server.children() | workers == server.children()
     assert "SyntaxError: invalid syntax" in server.words
+    assert "registry.py" not in server.words, "a traceback has the program's frames alone"
     program.write_text(PROGRAM.replace('"first"', '"third"'))  # of the same length, and maybe in the same second
     until(lambda: server.ask("/actors/Counter/alice/version", {}) == (200, "third"), "the next program")
     assert server.stop() == 0
