@@ -190,7 +190,7 @@ class Binder:
         if found := _TOO_SHORT.search(text):
             return self._missing(self._names[int(found[1])])
         if found := _TOO_LONG.search(text):
-            return ActorArgumentError(f"{self.label}: takes at most {found[1]} arguments: {self.signature}.")
+            return ActorArgumentError(f"{self.label}: too many arguments, at most {found[1]}: {self.signature}.")
         if found := _UNKNOWN_FIELD.search(text):
             return ActorArgumentError(
                 f"{self.label}: there is no parameter {found[1]!r}. The signature is {self.signature}."

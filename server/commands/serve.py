@@ -40,7 +40,8 @@ HostOption = Annotated[
     typer.Option(metavar="ADDRESS", help="Listen here; a public address needs tokens.", show_default="127.0.0.1"),
 ]
 PortOption = Annotated[
-    int | None, typer.Option(min=0, max=65_535, help="The TCP port; 0 picks a free one.", show_default="8000")
+    int | None,
+    typer.Option(metavar="PORT", min=0, max=65_535, help="The TCP port; 0 picks a free one.", show_default="8000"),
 ]
 UdsOption = Annotated[
     str | None,
@@ -49,7 +50,7 @@ UdsOption = Annotated[
     ),
 ]
 WorkersOption = Annotated[
-    int | None, typer.Option(min=0, help="Worker processes; 0 is one for each core.", show_default="0")
+    int | None, typer.Option(metavar="N", min=0, help="Worker processes; 0 is one for each core.", show_default="0")
 ]
 DataDirOption = Annotated[
     Path | None, typer.Option(metavar="FOLDER", help="Where the actors' data is kept.", show_default="data")
