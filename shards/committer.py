@@ -57,6 +57,7 @@ class GroupCommitter:
         "_pausing",
         "_store",
         "_submitted",
+        "_submitting",
         "attending",
         "batch",
         "broken",
@@ -92,6 +93,7 @@ class GroupCommitter:
         self.broken: BaseException | None = None
         self.meter: Meter | None = None
         self._submitted = 0.0  # when the sync in flight was asked for
+        self._submitting = False
         self._paused = False
         self._pausing: Callable[[], None] | None = None  # wants to hear when nothing is in flight
 
@@ -113,10 +115,11 @@ class GroupCommitter:
 
     def kick(self) -> None:
         """Close the open batch if somebody waits for it and nothing is in flight."""
-        if self._in_flight is None and (self.held or self.attending) and self.broken is None:
+        while self._in_flight is None and (self.held or self.attending) and self.broken is None:
             failed = self._commit()
             if failed is not None:
                 failed()
+                return
 
     def commit_now(self) -> None:
         """Close the open batch although nobody waits for it, unless one is in flight: then it goes with the next."""
@@ -124,6 +127,8 @@ class GroupCommitter:
             failed = self._commit()
             if failed is not None:
                 failed()
+            else:
+                self.kick()
 
     def pause(self, then: Callable[[], None]) -> None:
         """From the moment at which nothing is in flight, when ``then`` is called, write no batch until ``resume``.
@@ -170,7 +175,9 @@ class GroupCommitter:
         self._submitted = now = monotonic()
         if self.meter is not None:
             self.meter.batch_write.take(now - began)
+        self._submitting = True
         self._flusher.submit(self._store, self._flushed)
+        self._submitting = False
         return None
 
     def _taken_back(self, held: list[Call], attended: Sequence[Callable[[bool], None]], full: StoreFull) -> None:
@@ -220,7 +227,8 @@ class GroupCommitter:
             failed()
         if self._in_flight is telling and not self._paused:
             self._in_flight = None
-            self.kick()
+            if not self._submitting:  # else whoever committed this batch looks for the next one
+                self.kick()
 
     def break_off(self, error: BaseException) -> None:
         """Never leave this state: answer everything held, and tell the worker to exit."""

@@ -341,3 +341,22 @@ async def test_a_sync_that_fails_in_the_loop_answers_unknown_and_nothing_is_serv
     later = core.call("a", "put", 2)
     await steps()
     assert not later.done
+
+
+async def test_who_asks_for_the_next_commit_whenever_told_of_one_is_served_for_ever_by_syncs_in_the_loop() -> None:
+    """Each of them is told in the loop of whoever closed the batch, not one inside the other."""
+    core = Core(Cell)
+    core.flusher.here = True
+    committer = core.shard.committer
+    told: list[bool] = []
+
+    def tell(durable: bool) -> None:
+        told.append(durable)
+        if len(told) < 5_000:
+            committer.attend(tell)
+            committer.kick()
+
+    committer.attend(tell)
+    committer.kick()
+    assert told == [True] * 5_000
+    assert committer.idle
