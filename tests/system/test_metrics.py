@@ -219,6 +219,11 @@ def test_top_shows_one_look_to_a_program(server: Server, used: Scraped) -> None:
     assert "worker-1" in plain
 
 
+def _take_terminal() -> None:
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell has its jobs in the background ignore it
+
+
 @pytest.mark.parametrize("key", [b"q", b"\x03"])
 def test_top_on_a_terminal_ends_with_a_key_and_gives_the_terminal_back(server: Server, key: bytes) -> None:
     ours, theirs = pty.openpty()
@@ -230,7 +235,7 @@ def test_top_on_a_terminal_ends_with_a_key_and_gives_the_terminal_back(server: S
         stdout=theirs,
         stderr=theirs,
         start_new_session=True,
-        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+        preexec_fn=_take_terminal,
         env={**os.environ, "TERM": "xterm-256color"},
     )
     try:

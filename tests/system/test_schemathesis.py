@@ -13,11 +13,15 @@ import pytest
 ROOT = Path(__file__).parents[2]
 LONG = bool(os.environ.get("ACTORD_TEST_LONG"))
 
-# A docstring does not say what a program's own routes refuse.
+# No document says what a program refuses by itself: its routes, and an amount below 0.
 CONFIG = """\
 [[operations]]
 include-tag = "front door"
 checks.unsupported_method.enabled = false
+checks.positive_data_acceptance.enabled = false
+
+[[operations]]
+include-path-regex = "/actors/Account/.*/(debit|deposit)"
 checks.positive_data_acceptance.enabled = false
 """
 
