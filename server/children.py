@@ -4,8 +4,8 @@ Promises:
 
 1. A child that dies is started again at once; while it keeps dying young, after a delay that doubles up to a limit.
 2. A ready child that answers no ping for ``stuck_after`` is asked to log what it does (SIGUSR1), then killed; what
-   held a worker is read from its black box, also when it could say nothing. One that is in a commit is let be: its disk
-   holds it, a process that waits for that can't even be killed, and it goes on as soon as it can.
+   held a worker is read from its black box, also when it could say nothing. One that is in a commit is let be, unless
+   a signal has stopped it there: its disk holds it, and a process that waits for that can't even be killed.
    Only unanswered pings count, not the clock: a supervisor that was stopped itself kills nobody.
 3. ``swap`` puts a process that waits in the place of the one that serves, which waits in its turn. When the successor
    does not get ready, its predecessor serves again, with what it had loaded.
@@ -199,7 +199,16 @@ class Child:
 
     @property
     def _waits_for_disk(self) -> bool:
-        return self._black_box is not None and self._black_box.commits
+        return self._black_box is not None and self._black_box.commits and not self._stopped
+
+    @property
+    def _stopped(self) -> bool:
+        import psutil  # for a child that is silent
+
+        try:
+            return self.pid is not None and psutil.Process(self.pid).status() == psutil.STATUS_STOPPED
+        except psutil.NoSuchProcess:
+            return False
 
     @property
     def pid(self) -> int | None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
+import signal
 from concurrent.futures import ThreadPoolExecutor, wait
+from pathlib import Path
 
 import pytest
+from actord.shards.blackbox import COMMITTING
 from actord.shards.slots import shard_of_slot, slot_of
 
 from tests.faults.test_fsync import strace
@@ -63,3 +67,18 @@ def test_a_worker_whose_disk_stalls_is_not_killed_and_answers_when_that_is_over(
     assert waits["level"] == "error"
     assert server.worker_of(0) == worker
     assert server.unexpected(r"has waited for its disk") == [], server.text()
+
+
+def test_a_worker_that_a_signal_stopped_in_a_commit_is_replaced(serve):
+    """Found by random stops under load: it was taken for one whose disk stalls, and nobody else had its shard."""
+    server = serve(settings=SETTINGS | {"server.workers": 1, "server.stuck_after": 0.5})
+    assert server.result("Ledger", "a", "deposit", "m", 5)["number"] == 1
+    since, worker = server.mark(), server.worker_of(0)
+    os.kill(worker, signal.SIGSTOP)
+    box = next(fd for fd in Path(f"/proc/{worker}/fd").iterdir() if "memfd:actord-worker-0" in os.readlink(fd))
+    with box.open("r+b") as file:
+        file.write(bytes([COMMITTING]))
+    server.wait_log(r"^worker-0 is ready$", since=since)
+    assert server.worker_of(0) != worker
+    assert server.result("Ledger", "a", "deposit", "n", 5)["number"] == 2
+    assert server.unexpected(*EXPECTED) == [], server.text()
