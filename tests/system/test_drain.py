@@ -19,6 +19,8 @@ def refused(port: int) -> bool:
     try:
         with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_SECONDS):
             return False
+    except ConnectionResetError:  # it stood in the queue of a socket that was just being closed
+        return False
     except ConnectionRefusedError:
         return True
 
