@@ -116,19 +116,13 @@ class GroupCommitter:
     def kick(self) -> None:
         """Close the open batch if somebody waits for it and nothing is in flight."""
         while self._in_flight is None and (self.held or self.attending) and self.broken is None:
-            failed = self._commit()
-            if failed is not None:
-                failed()
+            if not self._close():
                 return
 
     def commit_now(self) -> None:
         """Close the open batch although nobody waits for it, unless one is in flight: then it goes with the next."""
-        if self._in_flight is None and self.broken is None:
-            failed = self._commit()
-            if failed is not None:
-                failed()
-            else:
-                self.kick()
+        if self._in_flight is None and self.broken is None and self._close():
+            self.kick()
 
     def pause(self, then: Callable[[], None]) -> None:
         """From the moment at which nothing is in flight, when ``then`` is called, write no batch until ``resume``.
@@ -151,6 +145,13 @@ class GroupCommitter:
     @property
     def idle(self) -> bool:
         return self._in_flight is None and not self.held and not self.attending
+
+    def _close(self) -> bool:
+        """Commit, and tell of it when that failed: False."""
+        failed = self._commit()
+        if failed is not None:
+            failed()
+        return failed is None
 
     def _commit(self) -> Callable[[], None] | None:
         """Write the open batch and ask for its sync. When it could not be written: returns what tells of that."""

@@ -100,7 +100,7 @@ class AdaptiveFlusher:
             self._slow.submit(store, done)
             return
         began = self._clock()
-        error = _sync(store)
+        error = outcome_of_sync(store)
         self._judge(self._clock() - began)
         done(error)
 
@@ -143,7 +143,7 @@ class ThreadFlusher:
         report = self._loop.call_soon_threadsafe
         while (item := get()) is not None:
             store, done = item
-            report(done, _sync(store))
+            report(done, outcome_of_sync(store))
 
 
 class _ControlBlock(ctypes.Structure):
@@ -195,7 +195,7 @@ class KernelFlusher:
         if self._syscall(self._submit, self._context, 1, block[1]) != 1:
             # Nothing was begun (no room for requests, or a file system without it): sync here and now.
             del self._waiting[fd]
-            self._loop.call_soon(done, _sync(store))
+            self._loop.call_soon(done, outcome_of_sync(store))
 
     def close(self) -> None:
         self._loop.remove_reader(self._eventfd)
@@ -221,7 +221,8 @@ class KernelFlusher:
                 done(store.sync_failed(OSError(-result, os.strerror(-result))))
 
 
-def _sync(store: Store) -> BaseException | None:
+def outcome_of_sync(store: Store) -> BaseException | None:
+    """Sync it here and now, and return what failed: what ``done`` is told."""
     try:
         store.sync()
     except BaseException as error:

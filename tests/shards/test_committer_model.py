@@ -13,6 +13,7 @@ from actord.errors import ActordError, StoreBroken
 from actord.shards.call import EFFECTS, Call, Sink
 from actord.shards.committer import GroupCommitter
 from actord.shards.gate import OutputGate
+from actord.storage.flush import outcome_of_sync
 
 from tests.support.memory_store import MemoryStore, broken, full
 
@@ -35,12 +36,7 @@ class Disk:
     def sync(self) -> None:
         assert self.waiting is not None
         (store, done), self.waiting = self.waiting, None
-        error: BaseException | None = None
-        try:
-            store.sync()
-        except BaseException as caught:
-            error = caught
-        done(error)
+        done(outcome_of_sync(store))
 
 
 class Held:

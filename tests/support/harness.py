@@ -41,6 +41,7 @@ from actord.shards.turns import TurnRunner
 from actord.shards.waits import WaitGraph
 from actord.shards.wire import CALL, CALLX, DOOR, FETCH, MSGPACK, PAIR, TIMING
 from actord.storage.api import Store
+from actord.storage.flush import outcome_of_sync
 
 from tests.support.memory_store import MemoryStore
 from tests.support.virtual_time import steps
@@ -82,12 +83,7 @@ class HandFlusher:
     def fsync(self) -> None:
         """The oldest fsync returns, or fails as its store was told to."""
         store, done = self.waiting.popleft()
-        error: BaseException | None = None
-        try:
-            store.sync()
-        except BaseException as caught:
-            error = caught
-        done(error)
+        done(outcome_of_sync(store))
 
 
 class Answer:
