@@ -97,7 +97,7 @@ class Actors(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 class Storage(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     shards: Annotated[int, msgspec.Meta(ge=0, le=1_024)] = 0  # 0: one for each worker, when the directory is created
     ballast: Size = 8 * MIB
-    checkpoint_wal: Annotated[int, msgspec.Meta(ge=64 * 1024, le=1 << 40)] = 64 * MIB
+    checkpoint_wal: Annotated[int, msgspec.Meta(ge=64 * 1024, le=1 << 40)] = 16 * MIB
     trash_age: Annotated[float, msgspec.Meta(ge=0, le=3_660 * 86_400)] = (
         30 * 86_400
     )  # 0: kept until somebody removes it

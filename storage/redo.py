@@ -165,16 +165,16 @@ class Fold:
         self.bytes = 0
         self.puts: list[tuple[int, str, bytes, int]] = []
         self.deletes: list[tuple[int, str]] = []
-        for actor, items in keys.items():
-            for key, value in items.items():
+        for actor in sorted(keys):
+            items = keys[actor]
+            # Code points sort like their UTF-8 bytes.
+            for key in sorted(items) if len(items) > 1 else items:
+                value = items[key]
                 if value is None:
                     self.deletes.append((actor, key))
                 else:
                     self.puts.append((actor, key, value, crc32(value, crc32(key.encode(), actor))))
                     self.bytes += len(key) + len(value)
-        # Code points sort like their UTF-8 bytes.
-        self.puts.sort()
-        self.deletes.sort()
 
 
 class SqliteRedo(SqliteReads):
@@ -232,9 +232,11 @@ class SqliteRedo(SqliteReads):
 
     def _fold_with(self, batch: Batch, *, due: bool) -> Fold:
         """What is pending, and the batch's own keys and values over it."""
-        keys = {actor: dict(items) for actor, items in self._pending.items() if actor not in batch.cleared}
+        keys = dict(self._pending)  # which stays as it is: the commit may fail
+        for actor in batch.cleared:
+            keys.pop(actor, None)
         for actor, items in batch.kv.items():
-            merge(keys, actor, items)
+            keys[actor] = {**keys[actor], **items} if actor in keys else items
         return Fold(keys, due=due)
 
     def _write_keys(self, keys: list[Row] | Fold, seq: int) -> None:
