@@ -4,7 +4,7 @@
 2. A batch closes when the flush of its predecessor has returned, or at once when nothing is in flight. No timer.
 3. Rows are written on the loop thread (microseconds, no sync); the flusher then syncs the log; only after that are
    the batch's replies released. Off the loop, the next batch is written and handed to the flusher before they are
-   sent. On a quick disk the flusher has the sync run here (``here``), and then replies leave before the next batch.
+   sent. Where the flusher has the sync run here (``here``), replies leave before the next batch.
 4. A full disk rolls a whole batch back, for certain: its calls are answered `applied: no`, and the shard goes on.
 5. After any other failure the committer is broken for good: everything held is answered `applied: unknown`, nothing
    more is served, and the process exits (a failed fsync must not be tried again: the kernel may have dropped the
@@ -37,7 +37,8 @@ _NOBODY: Sequence[Callable[[bool], None]] = ()
 class Flusher(Protocol):
     """Runs a store's sync and calls ``done(error or None)``: later, or, while ``here``, before ``submit`` returns."""
 
-    here: bool
+    @property
+    def here(self) -> bool: ...
 
     def submit(self, store: Store, done: Callable[[BaseException | None], None]) -> None: ...
 

@@ -16,6 +16,7 @@ Asked when a slice has lasted for ``SHORT_SECONDS``, which most do not, and then
 from __future__ import annotations
 
 import os
+from time import monotonic
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -57,3 +58,7 @@ class Slices:
             self._company = now + COMPANY_SECONDS
         self.short = now <= self._company
         return now < end and not self.short
+
+    def company(self) -> bool:
+        """Whether names with long queues and calls to others want the core, or did so a moment ago."""
+        return monotonic() <= self._company

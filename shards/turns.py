@@ -68,7 +68,7 @@ class TurnRunner:
         self._deactivate = Lifecycle("on_deactivate", init_timeout, deactivate)
         self._ready: deque[Call] = deque()
         self.admission = Admission(self._ready)
-        self._slices = Slices()
+        self.slices = Slices()
         self._slice_end = 0.0
         self._parked: asyncio.Future[None] | None = None
         self.tasks: set[asyncio.Task[None]] = set()  # that run turns, or wait for one
@@ -140,7 +140,7 @@ class TurnRunner:
 
     @coroutine
     def _pump(self) -> Generator[Any, Any, None]:
-        ready, slices = self._ready, self._slices
+        ready, slices = self._ready, self.slices
         task = asyncio.current_task()
         assert task is not None
         late = monotonic() > (slice_end := self._slice_end)  # the turns before this pump awaited something

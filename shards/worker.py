@@ -97,7 +97,6 @@ class Worker:
         self.program = program
         self._boot = boot
         self._loop = loop = asyncio.get_running_loop()
-        self._flusher = open_flusher(loop, settings.storage.flush)
         self._meter = meter = Meter(settings.log.slow_call)
         self._gate = gate = OutputGate(meter)
         self._links: dict[int, Link] = {}
@@ -108,6 +107,7 @@ class Worker:
             loop, gate, env, call_timeout=actors.call_timeout, init_timeout=actors.init_timeout
         )
         runner.on_bug = self._on_bug
+        self._flusher = open_flusher(loop, settings.storage.flush, runner.slices.company)
         runner.admission.set_limits(actors.worker_queue, actors.queue_target)
         self.evictor = Evictor(runner, actors.memory_target, actors.cache_per_instance, Resident())
         self.dispatcher = dispatcher = Dispatcher(program, actors, runner, gate, self.evictor)

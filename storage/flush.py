@@ -1,5 +1,4 @@
-"""Runs ``fdatasync``: in the loop's thread while the disk is quick, else off it, by the kernel's own asynchronous I/O
-or by a thread.
+"""Runs ``fdatasync``: off the loop, by the kernel's own asynchronous I/O or by a thread; or in the loop's thread.
 
 1. ``done(error or None)`` runs on the loop, once for each submit: later, or, where ``here`` was true, before ``submit``
    returns.
@@ -7,10 +6,10 @@ or by a thread.
 3. A sync that failed breaks its store, whichever way it ran, and is never tried again.
 4. A slow disk, or one that has become slow, holds up the loop for one sync of ``AFTER_A_STALL`` at most.
 
-Off the loop, turns run while the disk works: 25 to 40 % more calls where a sync takes 2 ms. Where it takes 0.1 ms that
-is worth nothing, and whoever runs it needs a core first, which Linux gives it late while the worker has it. Beside one
-hot name that fills the core, calls to others took 3.0 and 12 ms (p50, p99) with syncs in the loop, and 5.2 and 29 ms
-with the kernel's; on 64 and 256 connections, and on one, there was no difference beyond the noise.
+Off the loop, turns run while the disk works: 25 to 40 % more calls where a sync takes 2 ms, 5 to 10 % where it takes
+0.1. But whoever runs it needs a core first, which Linux gives it late while the worker never rests: beside one hot name
+that fills the core, calls to others took 3.0 and 12 ms (p50, p99) with syncs in the loop, and 5.2 and 29 ms with the
+kernel's. So ``auto`` runs them in the loop while such calls are about, on a quick disk, and off it otherwise.
 
 The kernel's way (``IOCB_CMD_FDSYNC``, Linux 4.18, the same ``vfs_fsync`` as the system call) needs no thread, and so no
 handing over of the interpreter lock twice for each commit: it measured 12 µs less CPU a call at 64 connections. It
@@ -59,7 +58,10 @@ AFTER_A_STALL = 64
 class Flusher(Protocol):
     """One for each worker; see the promises above."""
 
-    here: bool  # the next sync will run in ``submit``
+    @property
+    def here(self) -> bool:
+        """The next sync will run in ``submit``."""
+        ...
 
     def submit(self, store: Store, done: Done) -> None: ...
 
@@ -68,8 +70,11 @@ class Flusher(Protocol):
         ...
 
 
-def open_flusher(loop: asyncio.AbstractEventLoop, method: Method = "auto") -> Flusher:
-    """``kernel`` raises ``OSError`` where it can't work; ``auto`` takes the thread then, when the disk is slow."""
+def open_flusher(loop: asyncio.AbstractEventLoop, method: Method, pressed: Callable[[], bool]) -> Flusher:
+    """``pressed``: whether calls wait for a core that never rests.
+
+    ``kernel`` raises ``OSError`` where it can't work; ``auto`` takes the thread then.
+    """
     if method == "thread":
         return ThreadFlusher(loop)
     try:
@@ -77,27 +82,31 @@ def open_flusher(loop: asyncio.AbstractEventLoop, method: Method = "auto") -> Fl
     except OSError as error:
         if method == "kernel":
             raise
-        _log.info("slow fsyncs run in a thread: the kernel's asynchronous I/O is not available (%s)", error)
-        return AdaptiveFlusher(ThreadFlusher(loop))
-    return kernel if method == "kernel" else AdaptiveFlusher(kernel)
+        _log.info("fsyncs run in a thread: the kernel's asynchronous I/O is not available (%s)", error)
+        return AdaptiveFlusher(ThreadFlusher(loop), pressed)
+    return kernel if method == "kernel" else AdaptiveFlusher(kernel, pressed)
 
 
 class AdaptiveFlusher:
-    """In the loop while the disk is quick, off it by ``slow`` otherwise."""
+    """In the loop while somebody is pressed and the disk is quick, off it by ``other`` otherwise."""
 
-    def __init__(self, slow: Flusher, clock: Callable[[], float] = monotonic) -> None:
-        self.here = True
-        self._slow = slow
+    def __init__(self, other: Flusher, pressed: Callable[[], bool], clock: Callable[[], float] = monotonic) -> None:
+        self._other = other
+        self._pressed = pressed
         self._clock = clock
         self._left = SAMPLE  # of the sample
         self._best = inf
-        self._off = 0  # so many more go off the loop
+        self._off = 0  # so many more go off the loop, whoever is pressed
+
+    @property
+    def here(self) -> bool:
+        return not self._off and self._pressed()
 
     def submit(self, store: Store, done: Done) -> None:
         if not self.here:
-            self._off -= 1
-            self.here = not self._off
-            self._slow.submit(store, done)
+            if self._off:
+                self._off -= 1
+            self._other.submit(store, done)
             return
         began = self._clock()
         error = outcome_of_sync(store)
@@ -105,18 +114,18 @@ class AdaptiveFlusher:
         done(error)
 
     def close(self) -> None:
-        self._slow.close()
+        self._other.close()
 
     def _judge(self, took: float) -> None:
         self._left -= 1
         if took < self._best:
             self._best = took
         if took > STALL_SECONDS:
-            self.here, self._off = False, AFTER_A_STALL
+            self._off = AFTER_A_STALL
         elif self._left:
             return
         elif self._best > QUICK_SECONDS:
-            self.here, self._off = False, AFTER_A_SLOW_SAMPLE
+            self._off = AFTER_A_SLOW_SAMPLE
         self._left, self._best = SAMPLE, inf
 
 

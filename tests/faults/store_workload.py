@@ -87,7 +87,7 @@ def acknowledge(seq: int) -> None:
 
 async def run_kernel(store: SqliteStore, count: int) -> None:
     loop = asyncio.get_running_loop()
-    flusher = open_flusher(loop, "kernel")
+    flusher = open_flusher(loop, "kernel", bool)
 
     def flush() -> asyncio.Future[BaseException | None]:
         future: asyncio.Future[BaseException | None] = loop.create_future()

@@ -89,7 +89,7 @@ def replay(
 
 
 async def _open_kernel_flusher() -> None:
-    open_flusher(asyncio.get_running_loop(), "kernel").close()
+    open_flusher(asyncio.get_running_loop(), "kernel", bool).close()
 
 
 @pytest.mark.parametrize("sync", ["right", "kernel"])

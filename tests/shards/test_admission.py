@@ -254,6 +254,25 @@ async def test_a_worker_gives_its_core_away_at_the_ends_of_short_slices_and_at_n
     assert len(given) == pytest.approx((loop.time() - began) / (SHORT_SECONDS + COST), abs=5)
 
 
+async def test_names_with_long_queues_are_in_company_only_while_other_names_are_called() -> None:
+    core = Core(Work)
+    company = core.runner.slices.company
+    for number in range(100):
+        await core.call(f"n-{number}", "work")
+    for number in range(100):
+        core.send(f"n-{number}", "work")
+    await core.call("last", "work")
+    assert not company(), "a crowd"
+    waiting = [core.send("hot", "work") for _ in range(200)]
+    await waiting[20]
+    assert not company(), "a name alone"
+    for _ in range(3):
+        await core.call("another", "look")
+        assert company()
+    await asyncio.sleep(2 * COMPANY_SECONDS)
+    assert not company()
+
+
 async def test_calls_that_are_answered_without_a_turn_end_slices_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """Thousands may be late at once, when the disk has stalled; or come again with their keys."""
     core, loop = Core(Work), asyncio.get_running_loop()

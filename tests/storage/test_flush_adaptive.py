@@ -1,4 +1,4 @@
-"""Where a sync runs: in the loop while the disk is quick, off it as soon as it would be held up."""
+"""Where a sync runs: in the loop while calls wait for the core and the disk is quick, off it otherwise."""
 
 from __future__ import annotations
 
@@ -54,7 +54,8 @@ class Bench:
     def __init__(self) -> None:
         self.disk = Disk()
         self.behind = Behind()
-        self.flusher = AdaptiveFlusher(self.behind, self.disk.clock)
+        self.pressed = True
+        self.flusher = AdaptiveFlusher(self.behind, lambda: self.pressed, self.disk.clock)
 
     def here(self) -> bool:
         """Ask for a sync: did it run before that returned, as was said?"""
@@ -73,7 +74,18 @@ def bench() -> Bench:
     return Bench()
 
 
-def test_syncs_of_a_quick_disk_return_before_submit_does(bench: Bench) -> None:
+def test_syncs_of_a_quick_disk_return_before_submit_does_while_calls_wait_for_the_core(bench: Bench) -> None:
+    assert all(bench.syncs(QUICK, 10 * SAMPLE))
+    bench.pressed = False
+    assert not any(bench.syncs(QUICK, 10 * SAMPLE))
+    bench.pressed = True
+    assert all(bench.syncs(QUICK, 10 * SAMPLE))
+
+
+def test_syncs_that_ran_elsewhere_say_nothing_of_the_disk(bench: Bench) -> None:
+    bench.pressed = False
+    assert not any(bench.syncs(STALL, 10 * SAMPLE))
+    bench.pressed = True
     assert all(bench.syncs(QUICK, 10 * SAMPLE))
 
 

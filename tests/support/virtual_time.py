@@ -21,6 +21,7 @@ CLOCK_READERS = (
     "outbound",
     "sql",
     "turns",
+    "slices",
     "call",
     "dispatch",
     "intake",

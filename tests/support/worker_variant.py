@@ -27,7 +27,7 @@ class NoFlusher:
 
     here = False
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, method: str) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, *_: object) -> None:
         self._loop = loop
 
     def submit(self, store: Store, done: Done) -> None:
@@ -44,7 +44,7 @@ def no_sync() -> None:
 
 def reply_first() -> None:
     # A sync in the loop would be over when _commit returns.
-    worker.open_flusher = lambda loop, method: ThreadFlusher(loop)  # type: ignore[attr-defined]
+    worker.open_flusher = lambda loop, *_: ThreadFlusher(loop)  # type: ignore[attr-defined]
     commit = committer.GroupCommitter._commit
 
     def commit_and_reply(self: committer.GroupCommitter) -> None:
