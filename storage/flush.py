@@ -47,12 +47,12 @@ _EVENTS = 16
 
 # The best of so many syncs in the loop says what the disk can do: others' work on the core makes single ones longer.
 SAMPLE = 16
-QUICK_SECONDS = 0.0003
+QUICK_SECONDS = 0.001
 # How many syncs run off the loop when that was slower; it costs a sample to find out whether it is quick by now.
-AFTER_A_SLOW_SAMPLE = 1_024
+AFTER_A_SLOW_SAMPLE = 256
 # A single sync of this length ends it at once, for so many syncs.
 STALL_SECONDS = 0.01
-AFTER_A_STALL = 64
+AFTER_A_STALL = 16
 
 
 class Flusher(Protocol):
