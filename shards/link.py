@@ -58,7 +58,7 @@ from actord.shards.wire import (
 
 # How long after its deadline a begun call is waited for: the worker answers time-outs itself.
 BEGUN_GRACE_MS = 5_000
-BATCH_FRAMES = 8
+BATCH_FRAMES = 32
 RECONNECT_SECONDS = 0.02
 SENT_AGAIN = 5
 # How long a successor that was announced counts as there.
