@@ -22,6 +22,7 @@ from statistics import median
 import psutil
 from actord.loadtest import systems
 from actord.loadtest.measure import MeasureError, WrkResult, process_tree, run_wrk, sample
+from actord.settings import Storage
 
 CONNECTIONS = 64
 FILLERS = 4  # clients that fill, each with one call at a time
@@ -219,7 +220,9 @@ class Run:
     end: float
 
     @contextmanager
-    def serve(self, *, checkpoint_wal: int = 64 * MIB, memory_target: int = 512 * MIB) -> Iterator[Server]:
+    def serve(
+        self, *, checkpoint_wal: int = Storage().checkpoint_wal, memory_target: int = 512 * MIB
+    ) -> Iterator[Server]:
         """actord on the run's folder, which may hold data; instances stay in memory as long as the server runs."""
         program, port, log = self.folder / "growth.py", systems.free_port(), self.folder / "actord.log"
         program.write_text(PROGRAM)

@@ -15,7 +15,7 @@ from actord.shards.problem import MSGPACK_HEAD, problem_reply
 from actord.shards.wire import MSGPACK, TIMING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterator
+    from collections.abc import Callable, Iterator
 
     from actord.measures import Times
     from actord.shards.activation import Activation
@@ -170,7 +170,6 @@ class Call:
         "body",
         "cancelled",
         "cleared",
-        "coroutine",
         "deadline",
         "effects",
         "ended",
@@ -226,7 +225,6 @@ class Call:
         self.ended = 0.0
         self.limit = 0.0
         self.over = False  # answered, or fenced off: nothing it does from now on has an effect
-        self.coroutine: Coroutine[Any, Any, Any] | None = None
         self.task: Any = None
         self.timer: Any = None
         self.writes: dict[str, bytes | None] | None = None

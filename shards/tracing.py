@@ -43,17 +43,10 @@ class Tracing:
         self._sample = sample
         self._chance = chance
 
-    def around(self, step: Step) -> Step:
-        """The first step of a turn, in a span."""
-
-        def traced(call: Call) -> Any:
-            if type(call.method) is not Lifecycle:
-                self._begin(call)
-            return step(call)
-
-        return traced
-
-    def _begin(self, call: Call) -> None:
+    def begin(self, call: Call) -> None:
+        """A span for the turn that begins, in its own context."""
+        if type(call.method) is Lifecycle:
+            return
         parent = call.trace.parent if call.flags & TRACED else ""
         if parent:
             if not is_sampled(parent):

@@ -21,7 +21,7 @@ from collections import deque
 from collections.abc import Callable, Generator
 from contextvars import Context, copy_context
 from time import monotonic
-from types import CoroutineType, coroutine
+from types import coroutine
 from typing import TYPE_CHECKING, Any
 
 from actord.errors import (
@@ -39,12 +39,13 @@ from actord.errors import (
 from actord.http import Response
 from actord.shards.activation import Activation, ActorContext
 from actord.shards.admission import Admission
-from actord.shards.blackbox import COMMITTING, NOTHING, mark, private_box
+from actord.shards.blackbox import COMMITTING, NOTHING, mark
 from actord.shards.blocking import BLOCKING_SECONDS, BlockingSteps
-from actord.shards.call import NO_DEADLINE, Call, Lifecycle, Sink, as_turn, current_turn
+from actord.shards.call import NO_DEADLINE, Call, Lifecycle, Sink, as_turn
 from actord.shards.lifecycle import activate, deactivate
 from actord.shards.problem import as_error, log_fault, result_error
 from actord.shards.slices import REST_SECONDS, SHORT_SECONDS, STEP_SECONDS, Slices, give_way
+from actord.shards.stepping import ENDED, Stepper, Stepping
 
 if TYPE_CHECKING:
     from actord.shards.gate import OutputGate
@@ -54,12 +55,13 @@ log = logging.getLogger("actord.turns")
 _NOBODY = Sink()
 
 
-class TurnRunner:
+class TurnRunner(Stepping):
     """The pump of one worker."""
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, gate: OutputGate, env: Any, *, call_timeout: float, init_timeout: float
     ) -> None:
+        super().__init__()
         self._loop = loop
         self._gate = gate
         self._env = env
@@ -79,9 +81,7 @@ class TurnRunner:
         self.stopped = False
         self.now_running: Call | None = None  # the turn being stepped at this moment, for whoever looks from outside
         self.on_bug: Callable[[BaseException], None] = lambda bug: None  # the worker ends the process
-        self.box = private_box()  # the same, for the supervisor
         self._blocking = BlockingSteps()
-        self.step: Callable[[Call], Any] = self._first_step  # may be wrapped, for traces
         self.tick = 0
         self._start_pump()
 
@@ -175,46 +175,25 @@ class TurnRunner:
             context = copy_context()
             self.now_running = call
             try:
-                yielded = context.run(self.step, call)
-            except StopIteration as stop:
-                self._succeed(call, stop.value)
+                yielded = context.run(self.send, call)
             except BaseException as error:
+                self.leave()
                 self._fail(call, error)
             else:
-                self._start_pump()
-                call.task = task
-                yield from self._suspended(call, context, yielded)
-                return
+                if yielded is not ENDED:
+                    stepper = self.leave()
+                    self._start_pump()
+                    call.task = task
+                    yield from self._suspended(call, context, stepper, yielded)
+                    return
+                self._succeed(call, self.result)
             if task.cancelling():  # the turn cancelled the task it ran in: the next turn must not feel it
                 self._start_pump()
                 return
             late = call.ended > slice_end
 
-    def _first_step(self, call: Call) -> Any:
-        """Runs in the turn's own context. Returns what the coroutine yielded; StopIteration is the result."""
-        current_turn.set(call)
-        act = call.act
-        method = call.method
-        mark(self.box, 0, method.label, act.label)
-        if type(method) is Lifecycle:
-            result: Any = method.run(call)
-        else:
-            try:
-                if call.kwargs:
-                    result = method.function(act.instance, *call.args, **call.kwargs)
-                else:
-                    result = method.function(act.instance, *call.args)
-            except StopIteration as error:  # a plain method's own; it must not look like a result
-                raise RuntimeError("the method raised StopIteration") from error
-        if type(result) is not CoroutineType:
-            raise StopIteration(result)
-        call.coroutine = result
-        return result.send(None)
-
-    def _suspended(self, call: Call, context: Context, yielded: Any) -> Generator[Any, Any, None]:
+    def _suspended(self, call: Call, context: Context, stepper: Stepper, yielded: Any) -> Generator[Any, Any, None]:
         """Carry a turn that awaits something to its end, in a task that is now its own."""
-        body = call.coroutine
-        assert body is not None
         step: Callable[[Any], Any]
         self.suspended += 1
         took = monotonic() - call.started
@@ -226,22 +205,23 @@ class TurnRunner:
                 try:
                     sent = yield yielded
                 except BaseException as thrown:
-                    step, argument = body.throw, thrown
+                    step, argument = stepper.throw, thrown
                 else:
-                    step, argument = body.send, sent
+                    step, argument = stepper.send, sent
                 self.now_running = call
                 mark(self.box, 0, call.method.label, call.act.label)
                 began = monotonic()
                 try:
                     yielded = context.run(step, argument)
-                except StopIteration as stop:
-                    if not call.over:
-                        self._succeed(call, stop.value)
-                    return
                 except BaseException as error:
                     if not call.over:
                         self._fail(call, error)
                     return
+                else:
+                    if yielded is ENDED:
+                        if not call.over:
+                            self._succeed(call, self.result)
+                        return
                 finally:
                     self.now_running = None
                     self.box[0] = NOTHING

@@ -216,7 +216,7 @@ class Worker:
         from actord.shards.tracing import open_tracing  # an extra, and nobody else pays for it
 
         tracing = open_tracing(settings.sample, f"worker-{self._boot['index']}")
-        self.runner.step = tracing.around(self.runner.step)
+        self.runner.before_turn = tracing.begin
         self._meter.tracing = tracing
         router.parent = tracing.current_parent
         return tracing

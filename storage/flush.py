@@ -5,6 +5,7 @@
 2. ``done(None)`` means that the store's ``sync`` promise holds for every batch written before ``submit``.
 3. A sync that failed breaks its store, whichever way it ran, and is never tried again.
 4. A slow disk, or one that has become slow, holds up the loop for one sync of ``AFTER_A_STALL`` at most.
+5. ``here`` that is false stays so until ``submit`` if nothing else runs meanwhile: who asked may count on it.
 
 Off the loop, turns run while the disk works: 25 to 40 % more calls where a sync takes 2 ms, 5 to 10 % where it takes
 0.1. But whoever runs it needs a core first, which Linux gives it late while the worker never rests: beside one hot name
@@ -71,7 +72,7 @@ class Flusher(Protocol):
 
 
 def open_flusher(loop: asyncio.AbstractEventLoop, method: Method, pressed: Callable[[], bool]) -> Flusher:
-    """``pressed``: whether calls wait for a core that never rests.
+    """``pressed``: whether calls wait for a core that never rests. By time alone it may turn false, never true.
 
     ``kernel`` raises ``OSError`` where it can't work; ``auto`` takes the thread then.
     """

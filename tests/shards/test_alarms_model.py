@@ -108,7 +108,9 @@ async def play(script: list[tuple[Any, ...]], wall: Wall) -> None:
             elif answer.status == 507:
                 assert answer.applied == "no"
         elif action == "fail":
-            Timer.failures[rest[0]] = rest[1]
+            # Together with those that the alarm has behind it no more than it is given.
+            known = [store.alarms.get(id_) for (_, _, name), id_ in store.actors.items() if name == rest[0]]
+            Timer.failures[rest[0]] = min(rest[1], RETRIES - sum(alarm.retries for alarm in known if alarm))
         elif action == "evict":
             core.sweep()
             core.sweep()

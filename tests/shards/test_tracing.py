@@ -63,7 +63,7 @@ class Traced:
         meter = Meter()
         self.core.gate._meter = self.core.shard.committer.meter = meter
         meter.tracing = tracing = Tracing(self.provider, sample, chance=lambda: lot)
-        self.core.runner.step = tracing.around(self.core.runner.step)
+        self.core.runner.before_turn = tracing.begin
         router: Any = self.core.env._by_type["Cell"]._router
         router.parent = tracing.current_parent
 
