@@ -52,12 +52,12 @@ def test_a_turn_that_never_yields_is_named_and_its_worker_replaced(method, serve
 
 @pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
 def test_a_worker_whose_disk_stalls_is_not_killed_and_answers_when_that_is_over(serve):
-    """The sync runs in the worker's loop, which answers nobody meanwhile."""
+    """Rows are written in the worker's loop, which answers nobody meanwhile."""
     server = serve(settings=SETTINGS | {"server.workers": 1, "server.stuck_after": 0.5})
     assert server.result("Ledger", "a", "deposit", "m", 5)["number"] == 1
     worker = server.worker_of(0)
     with (
-        strace(worker, "-e", "trace=fdatasync", "-e", "inject=fdatasync:delay_exit=2000000:when=1"),
+        strace(worker, "-e", "trace=pwrite64", "-e", "inject=pwrite64:delay_exit=2000000:when=1"),
         ThreadPoolExecutor(2) as pool,
     ):
         stalled = pool.submit(server.call, "Ledger", "a", "deposit", "n", 5)
