@@ -219,11 +219,8 @@ class Run:
     end: float
 
     @contextmanager
-    def serve(self, *, checkpoint_wal: int = 0, memory_target: int = 512 * MIB) -> Iterator[Server]:
-        """actord on the run's folder, which may hold data; instances stay in memory as long as the server runs.
-
-        ``checkpoint_wal`` in bytes, 0: as actord has it.
-        """
+    def serve(self, *, checkpoint_wal: int = 16 * MIB, memory_target: int = 512 * MIB) -> Iterator[Server]:
+        """actord on the run's folder, which may hold data; instances stay in memory as long as the server runs."""
         program, port, log = self.folder / "growth.py", systems.free_port(), self.folder / "actord.log"
         program.write_text(PROGRAM)
         words = [*self.command, "serve", str(program), "--port", str(port), "--data-dir", str(self.folder / "data")]
@@ -232,7 +229,7 @@ class Run:
             log,
             ACTORD_RUNTIME_IDLE_AFTER="86400",
             ACTORD_RUNTIME_MEMORY_TARGET=str(memory_target),
-            **({"ACTORD_STORAGE_CHECKPOINT_WAL": str(checkpoint_wal)} if checkpoint_wal else {}),
+            ACTORD_STORAGE_CHECKPOINT_WAL=str(checkpoint_wal),
         ) as pid:
             systems.wait_until(lambda: _answers(port), pid, log, "actord")
             yield Server(port, pid, self.pace, self.say, self.end)
