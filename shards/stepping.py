@@ -57,12 +57,15 @@ class Stepping:
             act = call.act
             method = call.method
             mark(self.box, 0, method.label, act.label)
-            if type(method) is Lifecycle:
-                result = method.run(call)
-            elif call.kwargs:
-                result = method.function(act.instance, *call.args, **call.kwargs)
-            else:
-                result = method.function(act.instance, *call.args)
+            try:
+                if type(method) is Lifecycle:
+                    result = method.run(call)
+                elif call.kwargs:
+                    result = method.function(act.instance, *call.args, **call.kwargs)
+                else:
+                    result = method.function(act.instance, *call.args)
+            except StopIteration as error:  # else Python would speak of a generator, which nobody wrote
+                raise RuntimeError("the method raised StopIteration") from error
             if type(result) is CoroutineType:
                 result = yield from result  # type: ignore[misc]  # which ``coroutine`` allows
             self.result = result

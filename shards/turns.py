@@ -240,7 +240,7 @@ class TurnRunner(Stepping):
 
     def _settle(self) -> None:
         """Nothing more is ready: close batches and send what may leave, without waiting for another iteration."""
-        self.now_running = None
+        self.now_running = self.result = None
         if self._touched:
             self.box[0] = COMMITTING
             touched, self._touched = self._touched, {}

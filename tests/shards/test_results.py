@@ -229,6 +229,11 @@ async def test_whatever_a_method_raises_is_answered_and_the_worker_goes_on(name:
     assert [(await call).value for call in calls[1:]] == [None, None]
 
 
+async def test_a_plain_method_that_raises_stop_iteration_hears_of_no_generator() -> None:
+    core = core_that(lambda: StopIteration(5))
+    assert "the method raised StopIteration" in (await core.call("a", "throw_plainly")).detail
+
+
 @pytest.mark.parametrize("method", ["give", "give_plainly"])
 async def test_whatever_a_method_returns_is_answered_and_the_worker_goes_on(method: str) -> None:
     loop = asyncio.get_running_loop()
