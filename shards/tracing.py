@@ -16,7 +16,6 @@ import random
 from collections.abc import Callable
 from contextlib import suppress
 from time import monotonic, time_ns
-from typing import Any
 
 import actord
 from actord.shards.call import TRACED, Call, Lifecycle, Trace
@@ -26,8 +25,6 @@ from opentelemetry import trace as api
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.trace import NonRecordingSpan, Span, SpanContext, SpanKind, Status, StatusCode, TraceFlags
-
-Step = Callable[[Call], Any]
 
 FLUSH_SECONDS = 2.0  # at the end of the process
 

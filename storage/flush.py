@@ -9,7 +9,7 @@
 
 Off the loop, turns run while the disk works: 25 to 40 % more calls where a sync takes 2 ms, 5 to 10 % where it takes
 0.1. But whoever runs it needs a core first, which Linux gives it late while the worker never rests: beside one hot name
-that fills the core, calls to others took 3.0 and 12 ms (p50, p99) with syncs in the loop, and 5.2 and 29 ms with the
+that fills the core, calls to others took 2.5 and 5.4 ms (p50, p99) with syncs in the loop, and 4.1 and 122 ms with the
 kernel's. So ``auto`` runs them in the loop while such calls are about, on a quick disk, and off it otherwise.
 
 The kernel's way (``IOCB_CMD_FDSYNC``, Linux 4.18, the same ``vfs_fsync`` as the system call) needs no thread, and so no
