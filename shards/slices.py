@@ -9,6 +9,8 @@
 4. At the end of a short slice the worker gives way to whoever waits for its core: the front, which may share it, and
    the kernel's thread that runs its sync, which always does. Linux makes them wait for the next tick of its timer (4 ms
    at 250 Hz) while a thread that never rests holds the core, and a sync begins and ends behind such a wait.
+5. A worker whose turns never run out is *full*: then the kernel's threads, a sync's among them, get its core late,
+   however long the slices are (``storage.flush``).
 
 Asked when a slice has lasted for ``SHORT_SECONDS``, which most do not, and then after each ``STEP_SECONDS``.
 """
@@ -30,6 +32,8 @@ REST_SECONDS = SLICE_SECONDS - SHORT_SECONDS
 # After this a slice that went on is asked again. It is little: a longer one lets more calls come, for one longer still.
 STEP_SECONDS = SHORT_SECONDS / 4
 COMPANY_SECONDS = 0.1
+# A worker that had turns ready at the end of every slice for so long is full.
+FULL_SECONDS = 0.02
 
 give_way = os.sched_yield
 
@@ -37,15 +41,17 @@ give_way = os.sched_yield
 class Slices:
     """``names``: how many had a turn ready when the slice began. ``last``: the turn behind all others then.
 
-    ``short``: slices are.
+    ``short``: slices are. ``full``: the worker does not rest.
     """
 
-    __slots__ = ("_company", "last", "names", "short")
+    __slots__ = ("_company", "_rested", "full", "last", "names", "short")
 
     def __init__(self) -> None:
         self.last: Call | None = None
         self.names = 0
         self.short = False
+        self.full = False
+        self._rested = 0.0
         self._company = 0.0  # until then short slices are worth their price
 
     def goes_on(self, now: float, end: float) -> bool:
@@ -59,6 +65,14 @@ class Slices:
         self.short = now <= self._company
         return now < end and not self.short
 
-    def company(self) -> bool:
-        """Whether names with long queues and calls to others want the core, or did so a moment ago."""
-        return monotonic() <= self._company
+    def ended(self, now: float, more: bool) -> None:
+        """A slice is over; ``more``: turns are ready all the same."""
+        if not more:
+            self._rested = now
+            self.full = False
+        elif now - self._rested > FULL_SECONDS:
+            self.full = True
+
+    def pressed(self) -> bool:
+        """Whether the kernel's threads would get the core late: the worker never rests, or did not a moment ago."""
+        return self.full or monotonic() <= self._company

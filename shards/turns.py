@@ -151,7 +151,8 @@ class TurnRunner(Stepping):
                     continue
                 slices.last = None
                 self._settle()
-                self.admission.look(monotonic(), self.waiting)
+                self.admission.look(now := monotonic(), self.waiting)
+                slices.ended(now, bool(ready))
                 if ready and slices.short:
                     give_way()
                 self._parked = parked = None if ready else self._loop.create_future()

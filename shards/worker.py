@@ -107,7 +107,7 @@ class Worker:
             loop, gate, env, call_timeout=actors.call_timeout, init_timeout=actors.init_timeout
         )
         runner.on_bug = self._on_bug
-        self._flusher = open_flusher(loop, settings.storage.flush, runner.slices.company)
+        self._flusher = open_flusher(loop, settings.storage.flush, runner.slices.pressed)
         runner.admission.set_limits(actors.worker_queue, actors.queue_target)
         self.evictor = Evictor(runner, actors.memory_target, actors.cache_per_instance, Resident())
         self.dispatcher = dispatcher = Dispatcher(program, actors, runner, gate, self.evictor)

@@ -8,13 +8,16 @@
 5. ``here`` that is false stays so until ``submit`` if nothing else runs meanwhile: who asked may count on it.
 
 Off the loop, turns run while the disk works: 25 to 40 % more calls where a sync takes 2 ms, 5 to 10 % where it takes
-0.1. But whoever runs it needs a core first, which Linux gives it late while the worker never rests: beside one hot name
-that fills the core, calls to others took 2.5 and 5.4 ms (p50, p99) with syncs in the loop, and 4.1 and 122 ms with the
-kernel's. So ``auto`` runs them in the loop while such calls are about, on a quick disk, and off it otherwise.
+0.1. The kernel's way (``IOCB_CMD_FDSYNC``, Linux 4.18, the same ``vfs_fsync`` as the system call) needs no thread, and
+so no handing over of the interpreter lock twice for each commit: it measured 12 µs less CPU a call at 64 connections.
+It is not everywhere (other systems, seccomp profiles, ``fs.aio-max-nr`` used up), hence the thread.
 
-The kernel's way (``IOCB_CMD_FDSYNC``, Linux 4.18, the same ``vfs_fsync`` as the system call) needs no thread, and so no
-handing over of the interpreter lock twice for each commit: it measured 12 µs less CPU a call at 64 connections. It
-is not everywhere (other systems, seccomp profiles, ``fs.aio-max-nr`` used up), hence the thread.
+But the kernel's threads need a core first, and Linux gives it to them late while the worker never rests. Behind a
+worker with more calls than it can make, one sync in a thousand took 0.1 to 0.8 s of which the disk had 0.2 ms: its
+kworker was ready to run all that time (6.18; ftrace). Beside one hot name that fills the core, calls to others took 4.1
+and 122 ms (p50, p99), and 2.5 and 5.4 with syncs in the loop. So ``auto`` runs them in the loop while the core is
+pressed and the disk is quick; in a thread, which has the worker's share of the core, while it is slow; and leaves them
+to the kernel otherwise.
 """
 
 from __future__ import annotations
@@ -72,42 +75,48 @@ class Flusher(Protocol):
 
 
 def open_flusher(loop: asyncio.AbstractEventLoop, method: Method, pressed: Callable[[], bool]) -> Flusher:
-    """``pressed``: whether calls wait for a core that never rests. By time alone it may turn false, never true.
+    """``pressed``: whether the worker never rests. By time alone it may turn false, never true.
 
     ``kernel`` raises ``OSError`` where it can't work; ``auto`` takes the thread then.
     """
+    thread = ThreadFlusher(loop)
     if method == "thread":
-        return ThreadFlusher(loop)
+        return thread
     try:
         kernel = KernelFlusher(loop)
     except OSError as error:
         if method == "kernel":
             raise
         _log.info("fsyncs run in a thread: the kernel's asynchronous I/O is not available (%s)", error)
-        return AdaptiveFlusher(ThreadFlusher(loop), pressed)
-    return kernel if method == "kernel" else AdaptiveFlusher(kernel, pressed)
+        return AdaptiveFlusher(thread, thread, pressed)
+    return kernel if method == "kernel" else AdaptiveFlusher(kernel, thread, pressed)
 
 
 class AdaptiveFlusher:
-    """In the loop while somebody is pressed and the disk is quick, off it by ``other`` otherwise."""
+    """By ``rested`` unless the worker is pressed; then in the loop while the disk is quick, else by ``full``."""
 
-    def __init__(self, other: Flusher, pressed: Callable[[], bool], clock: Callable[[], float] = monotonic) -> None:
-        self._other = other
+    def __init__(
+        self, rested: Flusher, full: Flusher, pressed: Callable[[], bool], clock: Callable[[], float] = monotonic
+    ) -> None:
+        self._rested = rested
+        self._full = full
         self._pressed = pressed
         self._clock = clock
         self._left = SAMPLE  # of the sample
         self._best = inf
-        self._off = 0  # so many more go off the loop, whoever is pressed
+        self._off = 0  # so many more of a pressed worker go off the loop
 
     @property
     def here(self) -> bool:
         return not self._off and self._pressed()
 
     def submit(self, store: Store, done: Done) -> None:
-        if not self.here:
-            if self._off:
-                self._off -= 1
-            self._other.submit(store, done)
+        if not self._pressed():
+            self._rested.submit(store, done)
+            return
+        if self._off:
+            self._off -= 1
+            self._full.submit(store, done)
             return
         began = self._clock()
         error = outcome_of_sync(store)
@@ -115,7 +124,8 @@ class AdaptiveFlusher:
         done(error)
 
     def close(self) -> None:
-        self._other.close()
+        self._rested.close()
+        self._full.close()
 
     def _judge(self, took: float) -> None:
         self._left -= 1
@@ -131,22 +141,26 @@ class AdaptiveFlusher:
 
 
 class ThreadFlusher:
-    """A thread that runs one sync after the other."""
+    """A thread that runs one sync after the other. It begins with the first one."""
 
     here = False
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._queue: SimpleQueue[tuple[Store, Done] | None] = SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name="flush", daemon=True)
-        self._thread.start()
+        self._thread: threading.Thread | None = None
 
     def submit(self, store: Store, done: Done) -> None:
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="flush", daemon=True)
+            self._thread.start()
         self._queue.put((store, done))
 
     def close(self) -> None:
-        self._queue.put(None)
-        self._thread.join()
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            self._queue.put(None)
+            thread.join()
 
     def _run(self) -> None:
         get = self._queue.get

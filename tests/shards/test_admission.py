@@ -12,7 +12,7 @@ import pytest
 from actord import Env, Request, Response, StatefulActor
 from actord.shards import turns
 from actord.shards.admission import LEAST
-from actord.shards.slices import COMPANY_SECONDS, SHORT_SECONDS, SLICE_SECONDS
+from actord.shards.slices import COMPANY_SECONDS, FULL_SECONDS, SHORT_SECONDS, SLICE_SECONDS
 
 from tests.support.harness import Core, Pending
 
@@ -254,23 +254,34 @@ async def test_a_worker_gives_its_core_away_at_the_ends_of_short_slices_and_at_n
     assert len(given) == pytest.approx((loop.time() - began) / (SHORT_SECONDS + COST), abs=5)
 
 
-async def test_names_with_long_queues_are_in_company_only_while_other_names_are_called() -> None:
+async def test_a_worker_is_pressed_when_it_has_not_rested_for_a_while_and_until_it_rests() -> None:
     core = Core(Work)
-    company = core.runner.slices.company
-    for number in range(100):
-        await core.call(f"n-{number}", "work")
-    for number in range(100):
-        core.send(f"n-{number}", "work")
-    await core.call("last", "work")
-    assert not company(), "a crowd"
-    waiting = [core.send("hot", "work") for _ in range(200)]
+    pressed = core.runner.slices.pressed
+    few = max(1, int(FULL_SECONDS / COST / 2))
+    for _ in range(10):
+        await asyncio.gather(*(core.send(f"n-{number}", "work") for number in range(few)))
+        assert not pressed()
+        await asyncio.sleep(COST)
+    waiting = [core.send("hot", "work") for _ in range(10 * few)]
+    await waiting[0]
+    assert not pressed()
+    await waiting[4 * few]
+    assert pressed()
+    await waiting[-1]
+    await asyncio.sleep(COST)
+    assert not pressed()
+
+
+async def test_a_worker_stays_pressed_for_a_moment_when_names_with_long_queues_had_company() -> None:
+    core = Core(Work)
+    waiting = [core.send("hot", "work") for _ in range(80)]
     await waiting[20]
-    assert not company(), "a name alone"
-    for _ in range(3):
-        await core.call("another", "look")
-        assert company()
+    await core.call("another", "look")
+    await waiting[-1]
+    await asyncio.sleep(COST)
+    assert core.runner.slices.pressed()
     await asyncio.sleep(2 * COMPANY_SECONDS)
-    assert not company()
+    assert not core.runner.slices.pressed()
 
 
 async def test_calls_that_are_answered_without_a_turn_end_slices_too(monkeypatch: pytest.MonkeyPatch) -> None:
