@@ -86,7 +86,8 @@ class Front:
     async def _sweep(self) -> None:
         while True:
             await asyncio.sleep(SWEEP_SECONDS)
-            self._server.sweep()
+            for _ in self._server.sweep():
+                await asyncio.sleep(0)
 
     def _on_change(self) -> None:
         if self._router.started:

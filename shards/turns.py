@@ -44,7 +44,7 @@ from actord.shards.blocking import BLOCKING_SECONDS, BlockingSteps
 from actord.shards.call import NO_DEADLINE, Call, Lifecycle, Sink, as_turn
 from actord.shards.lifecycle import activate, deactivate
 from actord.shards.problem import as_error, log_fault, result_error
-from actord.shards.slices import REST_SECONDS, SHORT_SECONDS, STEP_SECONDS, Slices, give_way
+from actord.shards.slices import LOOK_SECONDS, SHORT_SECONDS, SLICE_SECONDS, STEP_SECONDS, Slices, give_way
 from actord.shards.stepping import ENDED, Stepper, Stepping
 
 if TYPE_CHECKING:
@@ -71,7 +71,10 @@ class TurnRunner(Stepping):
         self._ready: deque[Call] = deque()
         self.admission = Admission(self._ready)
         self.slices = Slices()
-        self._slice_end = 0.0
+        self._slice_end = 0.0  # the first look at it is due
+        self._slice_limit = 0.0
+        self._commit_due = 0.0  # whoever waits for it
+        self._prompt = False  # a turn has ended whose key has no more calls waiting
         self._parked: asyncio.Future[None] | None = None
         self.tasks: set[asyncio.Task[None]] = set()  # that run turns, or wait for one
         self._touched: dict[Any, None] = {}  # committers that may have a batch to close
@@ -146,12 +149,17 @@ class TurnRunner(Stepping):
         late = monotonic() > (slice_end := self._slice_end)  # the turns before this pump awaited something
         while True:
             if late or not ready:
-                if ready and slices.goes_on(now := monotonic(), self._slice_end + REST_SECONDS):
+                if ready and slices.goes_on(now := monotonic(), self._slice_limit):
                     slice_end, late = now + STEP_SECONDS, False
                     continue
                 slices.last = None
-                self._settle()
-                self.admission.look(now := monotonic(), self.waiting)
+                now = monotonic()
+                if ready and slices.short and not self._prompt and now < self._commit_due:
+                    self._settle(commit=False)
+                else:
+                    self._settle()
+                    self._commit_due = now + SLICE_SECONDS
+                self.admission.look(now, self.waiting)
                 slices.ended(now, bool(ready))
                 if ready and slices.short:
                     give_way()
@@ -161,10 +169,14 @@ class TurnRunner(Stepping):
                 except asyncio.CancelledError:  # somebody kept this task from a turn that is over
                     if self._parked is parked:
                         self._parked = None
-                    if not self.stopped:
+                    if self.stopped:
+                        self._settle()
+                    else:
                         self._start_pump()
                     return
-                slice_end = self._slice_end = monotonic() + SHORT_SECONDS
+                now = monotonic()
+                slice_end = self._slice_end = now + (SHORT_SECONDS if slices.short else LOOK_SECONDS)
+                self._slice_limit = now + SLICE_SECONDS
                 late = False
                 if ready:
                     slices.last, slices.names = ready[-1], len(ready)
@@ -239,14 +251,16 @@ class TurnRunner(Stepping):
             if self._parked is not None:
                 self._settle()
 
-    def _settle(self) -> None:
-        """Nothing more is ready: close batches and send what may leave, without waiting for another iteration."""
+    def _settle(self, *, commit: bool = True) -> None:
+        """No turn runs for now: close batches and send what may leave, without waiting for another iteration."""
         self.now_running = self.result = None
-        if self._touched:
-            self.box[0] = COMMITTING
-            touched, self._touched = self._touched, {}
-            for committer in touched:
-                committer.kick()
+        if commit:
+            self._prompt = False
+            if self._touched:
+                self.box[0] = COMMITTING
+                touched, self._touched = self._touched, {}
+                for committer in touched:
+                    committer.kick()
         self.box[0] = NOTHING
         self._gate.flush()
 
@@ -465,6 +479,7 @@ class TurnRunner(Stepping):
         else:
             act.busy = False
             act.mailbox = None
+            self._prompt = True
 
     def _discard(self, act: Activation, error: ActordError, call: Call | None) -> None:
         """The activation failed: so do all the calls that wait for it. The next one tries again."""

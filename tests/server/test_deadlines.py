@@ -83,7 +83,8 @@ class World:
         """Time passes, one sweep a second."""
         for _ in range(int(seconds)):
             self.now += 1
-            self.server.sweep(self.now)
+            for _ in self.server.sweep(self.now):
+                pass
 
 
 Scenario = Callable[[World], None]
