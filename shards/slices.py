@@ -20,6 +20,7 @@ and then after each ``STEP_SECONDS``.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -47,7 +48,7 @@ class Slices:
     ``short``: slices are.
     """
 
-    __slots__ = ("_company", "_full", "_rested", "last", "names", "short")
+    __slots__ = ("_company", "_full", "_rested", "last", "names", "on_full", "short")
 
     def __init__(self) -> None:
         self.last: Call | None = None
@@ -56,6 +57,7 @@ class Slices:
         self._company = 0.0  # until then short slices are worth their price
         self._rested = monotonic()  # when no turn was ready
         self._full = 0.0  # until then the worker counts as full
+        self.on_full: Callable[[], None] = lambda: None  # told when it has become full
 
     def goes_on(self, now: float, end: float) -> bool:
         """Whether a slice that has turns to run does so for ``STEP_SECONDS`` more. It lasts until ``end`` at most."""
@@ -73,7 +75,9 @@ class Slices:
         if not more:
             self._rested = now
         elif now - self._rested > FULL_SECONDS:
-            self._full = now + LINGER_SECONDS
+            was_full, self._full = now <= self._full, now + LINGER_SECONDS
+            if not was_full:
+                self.on_full()
 
     def pressed(self) -> bool:
         """Whether the kernel's threads would get the core late: the worker never rests, or did not a moment ago."""

@@ -108,6 +108,8 @@ class Worker:
         )
         runner.on_bug = self._on_bug
         self._flusher = open_flusher(loop, settings.storage.flush, runner.slices.pressed)
+        if settings.storage.flush == "auto":
+            runner.slices.on_full = self._flusher.hurry
         runner.admission.set_limits(actors.worker_queue, actors.queue_target)
         self.evictor = Evictor(runner, actors.memory_target, actors.cache_per_instance, Resident())
         self.dispatcher = dispatcher = Dispatcher(program, actors, runner, gate, self.evictor)

@@ -17,7 +17,8 @@ worker with more calls than it can make, one sync in a thousand took 0.1 to 0.8 
 kworker was ready to run all that time (6.18; ftrace). Beside one hot name that fills the core, calls to others took 4.1
 and 122 ms (p50, p99), and 2.5 and 5.4 with syncs in the loop. So ``auto`` runs them in the loop while the core is
 pressed and the disk is quick; in a thread, which has the worker's share of the core, while it is slow; and leaves them
-to the kernel otherwise.
+to the kernel otherwise. One that the kernel has as the worker becomes full is *overtaken*: the same log is synced in
+the loop, and what becomes of the kernel's counts only if it fails.
 """
 
 from __future__ import annotations
@@ -69,8 +70,12 @@ class Flusher(Protocol):
 
     def submit(self, store: Store, done: Done) -> None: ...
 
+    def hurry(self) -> None:
+        """The worker rests no more: see to it that what was submitted does not wait for its core."""
+        ...
+
     def close(self) -> None:
-        """Nothing may be in flight."""
+        """Nothing may be waited for."""
         ...
 
 
@@ -123,6 +128,10 @@ class AdaptiveFlusher:
         self._judge(self._clock() - began)
         done(error)
 
+    def hurry(self) -> None:
+        if not self._off:
+            self._rested.hurry()
+
     def close(self) -> None:
         self._rested.close()
         self._full.close()
@@ -155,6 +164,9 @@ class ThreadFlusher:
             self._thread = threading.Thread(target=self._run, name="flush", daemon=True)
             self._thread.start()
         self._queue.put((store, done))
+
+    def hurry(self) -> None:
+        """It has the worker's share of the core already."""
 
     def close(self) -> None:
         thread, self._thread = self._thread, None
@@ -205,7 +217,8 @@ class KernelFlusher:
         self._loop = loop
         self._events = ctypes.create_string_buffer(_EVENT.size * _EVENTS)
         self._blocks: dict[int, tuple[_ControlBlock, ctypes.Array[ctypes.c_void_p]]] = {}
-        self._waiting: dict[int, tuple[Store, Done]] = {}
+        self._waiting: dict[int, tuple[Store, Done]] = {}  # by descriptor
+        self._overtaken: dict[int, tuple[Store, _ControlBlock]] = {}  # by its address
         self._eventfd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         loop.add_reader(self._eventfd, self._reap)
 
@@ -220,6 +233,15 @@ class KernelFlusher:
             # Nothing was begun (no room for requests, or a file system without it): sync here and now.
             del self._waiting[fd]
             self._loop.call_soon(done, outcome_of_sync(store))
+
+    def hurry(self) -> None:
+        waiting, self._waiting = self._waiting, {}
+        for fd, (store, _) in waiting.items():
+            # The block goes with it: a completion carries its address, so that it is not taken for the next sync's.
+            iocb, _ = self._blocks.pop(fd)
+            self._overtaken[ctypes.addressof(iocb)] = store, iocb
+        for store, done in waiting.values():
+            done(outcome_of_sync(store))
 
     def close(self) -> None:
         self._loop.remove_reader(self._eventfd)
@@ -237,12 +259,15 @@ class KernelFlusher:
                 done(store.sync_failed(error))
             return
         for i in range(count):
-            fd, _, result, _ = _EVENT.unpack_from(self._events, i * _EVENT.size)
+            fd, address, result, _ = _EVENT.unpack_from(self._events, i * _EVENT.size)
+            failure = OSError(-result, os.strerror(-result)) if result else None
+            overtaken = self._overtaken.pop(address, None)
+            if overtaken is not None:
+                if failure is not None:
+                    overtaken[0].sync_failed(failure)
+                continue
             store, done = self._waiting.pop(fd)
-            if result == 0:
-                done(None)
-            else:
-                done(store.sync_failed(OSError(-result, os.strerror(-result))))
+            done(None if failure is None else store.sync_failed(failure))
 
 
 def outcome_of_sync(store: Store) -> BaseException | None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from actord.server.connection import Connection
-from actord.server.httpserver import HttpServer
+from actord.server.httpserver import SWEEP_STEP, HttpServer
 from actord.server.router import Router, Worker
 from actord.server.slotmap import SlotMap
 from actord.settings import Http, Settings
@@ -101,6 +101,16 @@ def play(tmp_path: Path) -> Callable[..., None]:
         asyncio.run(main())
 
     return run
+
+
+def test_a_sweep_lets_others_run_after_a_few_hundred_connections(play: Callable[..., None]) -> None:
+    def scenario(world: World) -> None:
+        transports = [world.connect()[1] for _ in range(2 * SWEEP_STEP + 1)]
+        silent = [sum(transport.aborted for transport in transports) for _ in world.server.sweep(world.now + 60)]
+        assert silent == [0, SWEEP_STEP, 2 * SWEEP_STEP]
+        assert all(transport.aborted for transport in transports)
+
+    play(scenario, head_timeout=30)
 
 
 def test_a_head_has_one_deadline_for_all_of_it_however_it_trickles(play: Callable[..., None]) -> None:

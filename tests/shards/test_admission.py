@@ -283,6 +283,8 @@ async def test_a_worker_gives_its_core_away_at_the_ends_of_short_slices_and_at_n
 async def test_a_worker_is_pressed_when_it_has_not_rested_for_a_while_and_for_a_moment_after_it() -> None:
     core = Core(Work)
     pressed = core.runner.slices.pressed
+    told: list[bool] = []
+    core.runner.slices.on_full = lambda: told.append(pressed())
     few = max(1, int(FULL_SECONDS / COST / 2))
     for _ in range(10):
         await asyncio.gather(*(core.send(f"n-{number}", "work") for number in range(few)))
@@ -293,6 +295,7 @@ async def test_a_worker_is_pressed_when_it_has_not_rested_for_a_while_and_for_a_
     assert pressed()
     await waiting[-1]
     assert pressed(), "calls come in waves"
+    assert told == [True]
     await asyncio.sleep(2 * LINGER_SECONDS)
     assert not pressed()
 

@@ -42,10 +42,13 @@ class Behind:
     here = False
 
     def __init__(self) -> None:
-        self.count = 0
+        self.count = self.hurried = 0
 
     def submit(self, store: Any, done: Any) -> None:
         self.count += 1
+
+    def hurry(self) -> None:
+        self.hurried += 1
 
     def close(self) -> None:
         pass
@@ -115,3 +118,11 @@ def test_what_a_sync_in_the_loop_raised_is_handed_over(bench: Bench) -> None:
     done: list[Any] = []
     bench.flusher.submit(bench.disk, done.append)  # type: ignore[arg-type]
     assert done == [bench.disk.error]
+
+
+def test_the_kernel_is_hurried_while_the_disk_is_quick_and_waited_for_while_it_is_slow(bench: Bench) -> None:
+    bench.flusher.hurry()
+    assert bench.kernel.hurried == 1
+    bench.syncs(SLOW, SAMPLE)
+    bench.flusher.hurry()
+    assert (bench.kernel.hurried, bench.thread.hurried) == (1, 0)

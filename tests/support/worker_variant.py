@@ -33,6 +33,9 @@ class NoFlusher:
     def submit(self, store: Store, done: Done) -> None:
         self._loop.call_soon(done, None)
 
+    def hurry(self) -> None:
+        pass
+
     def close(self) -> None:
         pass
 
