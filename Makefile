@@ -100,7 +100,6 @@ bench-ws: $(BENCH)
 	@$(BIN)/python -m actord.loadtest.bench_ws $(BENCH_FLAGS)
 
 bench-latency: $(BENCH)
-	@.ci/apt wrk=wrk
 	@$(BIN)/python -m actord.loadtest.bench_latency $(BENCH_FLAGS)
 
 profile: $(BENCH)

@@ -25,6 +25,7 @@ from actord.loadtest import machine, systems
 from actord.loadtest.audit import NAMES, AuditError
 from actord.loadtest.durability import flush_rate
 from actord.loadtest.measure import DEBIT_BODY, DEBIT_PATH
+from actord.loadtest.openloop import Stream, requests_of
 from actord.loadtest.rounds import EX_CONFIG, EX_UNAVAILABLE, SETTLE_SECONDS
 from rich.box import MARKDOWN
 from rich.console import Console
@@ -84,11 +85,7 @@ def rounds(
 
 def one_by_one(port: int, seconds: float) -> tuple[list[float], int]:
     """Debit accounts by chance on one connection, for ``seconds``: what each call took in ms, and how many failed."""
-    requests = [
-        f"POST {DEBIT_PATH % name} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
-        f"Content-Length: {len(DEBIT_BODY)}\r\n\r\n{DEBIT_BODY}".encode()
-        for name in range(1, NAMES + 1)
-    ]
+    requests = requests_of(Stream("debit", 0.0, DEBIT_PATH, NAMES, DEBIT_BODY))
     took, failed = [], 0
     with socket.create_connection(("127.0.0.1", port)) as sock:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

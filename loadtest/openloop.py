@@ -119,13 +119,18 @@ def due_instants(streams: Sequence[Stream], seconds: float, lot: random.Random) 
     """All calls in their order: due instant from 0, number of the stream, the request."""
     calls = []
     for number, stream in enumerate(streams):
-        requests = [_request(stream, name) for name in range(1, stream.names + 1)]
+        requests = requests_of(stream)
         at = lot.expovariate(stream.rate)
         while at < seconds:
             calls.append((at, number, requests[int(lot.random() * len(requests))]))
             at += lot.expovariate(stream.rate)
     calls.sort(key=lambda call: call[0])
     return calls
+
+
+def requests_of(stream: Stream) -> list[bytes]:
+    """A request to each of its names."""
+    return [_request(stream, name) for name in range(1, stream.names + 1)]
 
 
 def _request(stream: Stream, name: int) -> bytes:
