@@ -68,7 +68,7 @@ class Seen:
     answered: dict[int, int] = field(default_factory=dict)
     refused: dict[int, int] = field(default_factory=dict)
     failed: int = 0
-    in_time: int = 0  # answered before the run was over: what counts as goodput
+    in_window: int = 0  # answers that came in the seconds that count, whenever their calls were due: goodput
     unpolite: int = 0  # refusals without Retry-After or without `applied: no`
     applied: int = 0  # of all calls, the warm-up's too: answered
     uncertain: int = 0  # of all calls: neither answered nor refused
@@ -76,7 +76,7 @@ class Seen:
     def add(self, other: Seen) -> None:
         self.due += other.due
         self.failed += other.failed
-        self.in_time += other.in_time
+        self.in_window += other.in_window
         self.unpolite += other.unpolite
         self.applied += other.applied
         self.uncertain += other.uncertain
@@ -252,6 +252,7 @@ class Generator:
             stream = seen[number]
             answered = 0 < status < 400
             stream.applied += answered
+            stream.in_window += answered and plan.warm_up <= ended < plan.seconds
             stream.uncertain += not (answered or status == 503)
             if due < plan.warm_up:
                 continue
@@ -260,7 +261,6 @@ class Generator:
                 histogram = stream.answered if answered else stream.refused
                 key = bucket(ended - due)
                 histogram[key] = histogram.get(key, 0) + 1
-                stream.in_time += answered and ended < plan.seconds
             else:
                 stream.failed += 1
         for number, count in self._unpolite.items():

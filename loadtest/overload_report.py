@@ -42,7 +42,7 @@ class Offered:
         return cls(
             share,
             seen.due / seconds,
-            seen.in_time / seconds,
+            seen.in_window / seconds,
             sum(seen.refused.values()) / seconds,
             seen.failed,
             seen.unpolite,

@@ -71,6 +71,17 @@ def test_what_waits_for_a_server_that_stands_still_is_late_and_each_call_of_it(b
     assert seen.failed == 0
 
 
+def test_goodput_is_every_answer_of_the_seconds_that_count_however_long_it_took() -> None:
+    """Else a queue of 0.3 s would cost a server three tenths of its goodput in a run of one second."""
+    loop = openloop.Generator(Plan(0, 2, [Stream("all", 1000, PATH, 5)], warm_up=1))
+    for number, (due, _, _) in enumerate(loop._calls):
+        loop._ended[number], loop._status[number] = due + 0.3, 200
+    outcome = loop._outcome(2.3, 0.1, len(loop._calls))
+    came = sum(1 <= due + 0.3 < 2 for due, _, _ in loop._calls)
+    assert outcome.streams["all"].in_window == came
+    assert Offered.of(100, outcome, "all").goodput == came == pytest.approx(1000, rel=0.1)
+
+
 def test_refusals_and_failures_are_told_apart_from_answers(bank: Any) -> None:
     bank.status = 503
     seen = run(Plan(bank.port, 0.5, [Stream("all", 100, PATH, 5)], connections=5, warm_up=0)).streams["all"]
