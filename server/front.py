@@ -22,6 +22,7 @@ from actord.errors import BadRequest
 from actord.server.httpserver import HttpServer
 from actord.server.monitor import MonitorConnection, figures
 from actord.server.router import Router, Worker
+from actord.server.scheduling import Scheduling
 from actord.server.slotmap import SlotMap
 from actord.settings import Server, Settings
 from actord.shards.control import ControlChannel, Message, boot_child
@@ -48,6 +49,7 @@ class Front:
             begun_path=lambda worker: str(runtime_dir / f"begun-front{index}-worker{worker}"),
             on_change=self._on_change,
         )
+        self._scheduling = Scheduling(self._router.links)
         self._control = ControlChannel(self._on_message, lambda: os._exit(0))
         slots = SlotMap(boot["links"], boot["shards"], boot.get("epoch", ""), boot.get("ticket", ""))
         self._server = HttpServer(self._settings, self._router, slots, version=self._version)
@@ -86,6 +88,7 @@ class Front:
     async def _sweep(self) -> None:
         while True:
             await asyncio.sleep(SWEEP_SECONDS)
+            self._scheduling.look()
             for _ in self._server.sweep():
                 await asyncio.sleep(0)
 

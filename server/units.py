@@ -172,8 +172,8 @@ SystemCallArchitectures=native
 SystemCallErrorNumber=EPERM
 SystemCallFilter=@system-service
 SystemCallFilter=~@privileged @resources
-# server.pin ties each worker to a core.
-SystemCallFilter=sched_setaffinity
+# server.pin ties each worker to a core; a front does not take a core from a worker that is full.
+SystemCallFilter=sched_setaffinity sched_setscheduler
 """
 
 

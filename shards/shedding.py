@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from random import random
 from time import monotonic
 from typing import Any
@@ -24,11 +25,12 @@ READY_MADE = frozenset((SHED_CALL, FULL_CALL))
 
 
 class Shedding:
-    """``share``: of the calls, from 0 to 1, those to be refused."""
+    """``share``: of the calls, from 0 to 1, those to be refused. ``on_ask`` is told that there are any."""
 
-    __slots__ = ("_full", "_until", "share")
+    __slots__ = ("_full", "_until", "on_ask", "share")
 
     def __init__(self) -> None:
+        self.on_ask: Callable[[], None] = lambda: None
         self.share = self._until = 0.0
         self._full: dict[tuple[str, str], float] = {}  # names, and until when they count as full
 
@@ -41,6 +43,13 @@ class Shedding:
         """The worker asks for it, for a while."""
         self.share = share
         self._until = monotonic() + SHED_SECONDS
+        if share:
+            self.on_ask()
+
+    @property
+    def asked(self) -> bool:
+        """Whether the worker's wish stands."""
+        return self.share > 0 and monotonic() <= self._until
 
     def fill(self, type_: str, name: str, full: bool) -> None:
         """The worker says that a name's mailbox is full, or that it has room again."""

@@ -105,6 +105,22 @@ async def test_what_is_refused_for_a_worker_ends_by_itself(tmp_path: Path, monke
         assert link.shed.over
 
 
+async def test_whoever_wants_to_know_is_told_of_a_share_and_not_of_a_full_name(tmp_path: Path) -> None:
+    async with linked(tmp_path) as (world, link):
+        shares = []
+
+        def on_ask() -> None:
+            shares.append(link.shed.share)
+            world.changed.set()
+
+        link.shed.on_ask = on_ask
+        peer = await world.peer(0)
+        peer.ready()
+        peer.say((FULL, "T", "n", True), (SHED, 0.0), (SHED, 0.5))
+        await world.until(lambda: bool(shares))
+        assert shares == [0.5]
+
+
 def was_refused(link: Link) -> bool:
     try:
         submit(link)

@@ -4,8 +4,9 @@
 
 Methods of any type: ``echo`` answers the body · ``hold`` waits for ``release`` (held calls are then answered newest
 first, each with its body; it marks them begun) · ``queue`` waits for ``release`` without being begun · ``big`` answers
-a megabyte · ``count`` answers how many frames of each kind came, without counting itself · ``seen`` answers the last
-frame. FETCH and DOOR answer a JSON description of the request; its path may be ``/hold`` as well.
+a megabyte · ``shed`` asks for one call in a billion to be refused · ``count`` answers how many frames of each kind
+came, without counting itself · ``seen`` answers the last frame. FETCH and DOOR answer a JSON description of the
+request; its path may be ``/hold`` as well.
 
 Sockets are in fake_sockets.py.
 """
@@ -119,6 +120,8 @@ class FakeWorker(asyncio.Protocol):
             self.hold(id_, body)
         elif method == "queue":
             self.program.held.append((self, id_, body))
+        elif method == "shed":
+            replies += [(wire.SHED, 1e-9), (wire.REPLY, id_, 200, b"null", None)]
         elif method == "big":
             replies.append((wire.REPLY, id_, 200, b'"' + b"x" * 1_000_000 + b'"', None))
         else:
