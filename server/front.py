@@ -14,6 +14,7 @@ import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from time import monotonic
 
 import msgspec
 import uvloop
@@ -28,6 +29,9 @@ from actord.settings import Server, Settings
 from actord.shards.control import ControlChannel, Message, boot_child
 
 SWEEP_SECONDS = 1.0
+# Between its steps, of which there may be a hundred. Calls that came meanwhile were kept waiting for a whole sweep
+# where a worker has the front's core as well: it ran on from step to step.
+SWEEP_PAUSE = 0.005
 
 
 class Front:
@@ -86,11 +90,13 @@ class Front:
         self._report_ready()
 
     async def _sweep(self) -> None:
+        due = monotonic()
         while True:
-            await asyncio.sleep(SWEEP_SECONDS)
+            due = max(due + SWEEP_SECONDS, monotonic())
+            await asyncio.sleep(due - monotonic())
             self._scheduling.look()
             for _ in self._server.sweep():
-                await asyncio.sleep(0)
+                await asyncio.sleep(SWEEP_PAUSE)
 
     def _on_change(self) -> None:
         if self._router.started:

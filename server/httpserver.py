@@ -36,7 +36,9 @@ Scraped = Callable[[dict[str, str] | None], None]  # "type" and "text"; None: th
 BACKLOG = 4096
 
 SETTLE_SECONDS = 0.01
-SWEEP_STEP = 256  # connections
+# A sweep looks after so many connections in a step, or more, so that it has at most so many steps.
+SWEEP_STEP = 64
+SWEEP_STEPS = 100
 
 
 class HttpServer:
@@ -180,21 +182,23 @@ class HttpServer:
             connection.recheck(access)
 
     def sweep(self, now: float | None = None) -> Iterator[None]:
-        """Once a second: the date, late calls, and the deadlines of every connection at ``now`` (monotonic).
+        """Once a second: the date, late calls, and the deadlines of every connection; ``now`` (monotonic) is for tests.
 
-        In steps: whoever takes them lets others run in between, since 10,000 connections take 10 ms.
+        In steps: whoever takes them lets others run in between, and other processes. 8,000 connections take 11 ms.
         """
         self.framer.tick()
         if self.access is not None and self.access.expire(time()):
             self._recheck(self.access)
         self.router.expire()
         self.hub.sweep()
-        if now is None:
-            now = monotonic()
-        for number, connection in enumerate(list(self.connections)):
-            if number % SWEEP_STEP == 0:
-                yield
-            connection.sweep(now)
+        connections = list(self.connections)
+        step = max(SWEEP_STEP, -(-len(connections) // SWEEP_STEPS))
+        for first in range(0, len(connections), step):
+            yield
+            at = monotonic() if now is None else now
+            for connection in connections[first : first + step]:
+                if connection in self.connections:  # it may have ended, or become a socket
+                    connection.sweep(at)
 
     def start_draining(self) -> None:
         """No new connections; idle ones close; each other one closes with its last answer."""

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from actord.server.connection import Connection
-from actord.server.httpserver import SWEEP_STEP, HttpServer
+from actord.server.httpserver import SWEEP_STEP, SWEEP_STEPS, HttpServer
 from actord.server.router import Router, Worker
 from actord.server.slotmap import SlotMap
 from actord.settings import Http, Settings
@@ -103,12 +103,37 @@ def play(tmp_path: Path) -> Callable[..., None]:
     return run
 
 
-def test_a_sweep_lets_others_run_after_a_few_hundred_connections(play: Callable[..., None]) -> None:
+def test_a_sweep_lets_others_run_after_a_few_connections(play: Callable[..., None]) -> None:
     def scenario(world: World) -> None:
         transports = [world.connect()[1] for _ in range(2 * SWEEP_STEP + 1)]
         silent = [sum(transport.aborted for transport in transports) for _ in world.server.sweep(world.now + 60)]
         assert silent == [0, SWEEP_STEP, 2 * SWEEP_STEP]
         assert all(transport.aborted for transport in transports)
+
+    play(scenario, head_timeout=30)
+
+
+def test_a_sweep_of_very_many_connections_has_no_more_than_a_hundred_steps(play: Callable[..., None]) -> None:
+    def scenario(world: World) -> None:
+        transports = [world.connect()[1] for _ in range(SWEEP_STEP * SWEEP_STEPS + 1)]
+        assert sum(1 for _ in world.server.sweep(world.now + 60)) <= SWEEP_STEPS
+        assert all(transport.aborted for transport in transports)
+
+    play(scenario, head_timeout=30)
+
+
+def test_a_connection_that_ends_between_two_steps_is_not_looked_after(play: Callable[..., None]) -> None:
+    def scenario(world: World) -> None:
+        both = [world.connect() for _ in range(2 * SWEEP_STEP)]
+        steps = world.server.sweep(world.now + 60)
+        next(steps)
+        next(steps)
+        left = [(connection, transport) for connection, transport in both if not transport.aborted]
+        assert len(left) == SWEEP_STEP
+        for connection, _ in left:
+            connection.server.connections.discard(connection)  # as when it becomes a socket
+        assert sum(1 for _ in steps) == 0
+        assert not any(transport.aborted for _, transport in left)
 
     play(scenario, head_timeout=30)
 
