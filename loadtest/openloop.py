@@ -7,6 +7,9 @@ Promises:
    connection nor a generator that lags makes a slow server look quick (coordinated omission).
 3. A call has a connection for itself until it is answered, as clients have that do not pipeline. While all are taken,
    calls wait, and their latency grows. What was not answered ``DRAIN_SECONDS`` after the end counts as failed.
+   What is left out is calls that were under way while the generator did not run although it wanted to: something else
+   had its core for more than ``PAUSE_SECONDS``, a thread of the kernel mostly. Their latencies are its own. They count
+   in every rate, and how long it paused is told.
 4. Nothing is tried again. A refusal is a 503 answer; everything else that is no answer below 400 is a failure.
 
 ``python -m actord.loadtest.openloop`` reads a ``Plan`` as JSON from standard input, and prints an ``Outcome``. Plain
@@ -24,9 +27,10 @@ import select
 import socket
 import sys
 from array import array
+from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from time import perf_counter, process_time
+from time import perf_counter, process_time, thread_time
 from typing import Any
 
 # Calls that are sent before answers are looked at again, and answers that are read before what is due is sent.
@@ -34,6 +38,7 @@ BURST = 64
 DRAIN_SECONDS = 5.0
 # Below this the loop spins: a sleep of the kernel's is not exact enough.
 SPIN_SECONDS = 0.0002
+PAUSE_SECONDS = 0.001
 RESOLUTION = 100  # buckets of a histogram for each factor of e: 1 % each
 
 
@@ -58,6 +63,7 @@ class Plan:
     connections: int = 2000
     warm_up: float = 1.0
     seed: int = 1
+    pause: float = PAUSE_SECONDS
 
 
 @dataclass(slots=True)
@@ -72,9 +78,11 @@ class Seen:
     unpolite: int = 0  # refusals without Retry-After or without `applied: no`
     applied: int = 0  # of all calls, the warm-up's too: answered
     uncertain: int = 0  # of all calls: neither answered nor refused
+    refusals: int = 0  # all that count, those too whose latency the generator can't tell
 
     def add(self, other: Seen) -> None:
         self.due += other.due
+        self.refusals += other.refusals
         self.failed += other.failed
         self.in_window += other.in_window
         self.unpolite += other.unpolite
@@ -88,13 +96,14 @@ class Seen:
 @dataclass(slots=True)
 class Outcome:
     """``seconds`` that count, of the ``took`` that the run took with its warm-up and the wait for the last answers;
-    ``core``: the generator's CPU; ``lag_ms``: p99 from due instant to sending."""
+    ``core``: the generator's CPU; ``lag_ms``: p99 from due instant to sending; ``paused_ms``: how long it had no core."""
 
     seconds: float
     took: float
     core: float
     sent: int
     lag_ms: float
+    paused_ms: float
     streams: dict[str, Seen]
 
 
@@ -139,6 +148,32 @@ def _request(stream: Stream, name: int) -> bytes:
     return f"{head}Content-Length: {len(stream.body)}\r\n\r\n{stream.body}".encode()
 
 
+class Pauses:
+    """When the generator did not run although it wanted to: ``spans``, in seconds from the beginning of the run."""
+
+    def __init__(self, least: float = PAUSE_SECONDS) -> None:
+        """``least``: what is shorter is none."""
+        self._least = least
+        self.spans: list[tuple[float, float]] = []
+        self._at = self._cpu = 0.0
+
+    def note(self, at: float, cpu: float, slept: float) -> None:
+        """An iteration has ended: when, the thread's CPU until then, how long it meant to sleep at most."""
+        awake = at - self._at - slept
+        if awake > self._least and awake - (cpu - self._cpu) > self._least:
+            self.spans.append((self._at, at))
+        self._at, self._cpu = at, cpu
+
+    def during(self, begin: float, end: float) -> bool:
+        """Whether any of it was between the two."""
+        at = bisect_right(self.spans, begin, key=lambda span: span[1])
+        return at < len(self.spans) and self.spans[at][0] < end
+
+    def total(self) -> float:
+        """In seconds; the work of the iterations that were longer is in it."""
+        return sum(end - begin for begin, end in self.spans)
+
+
 class Generator:
     """One run. Every list is as long as there are connections or calls: nothing is looked up by name."""
 
@@ -154,6 +189,7 @@ class Generator:
         self._ended = array("d", bytes(8 * len(self._calls)))
         self._status = array("h", bytes(2 * len(self._calls)))
         self._lag = array("d")
+        self._pauses = Pauses(plan.pause)
         self._unpolite: dict[int, int] = {}
 
     def run(self) -> Outcome:
@@ -183,8 +219,10 @@ class Generator:
         calls, free, busy, lag = self._calls, self._free, self._busy, self._lag
         poll, clock, take = self._epoll.poll, perf_counter, self._take
         count, next_, end = len(calls), 0, self._plan.seconds
+        note, slept = self._pauses.note, 0.0
         while True:
             now = clock() - began
+            note(now, thread_time(), slept)
             until = min(count, next_ + BURST)
             while next_ < until and free and calls[next_][0] <= now:
                 sock = free.pop()
@@ -198,12 +236,11 @@ class Generator:
             if (next_ == count and not busy) or now > end + DRAIN_SECONDS:
                 return next_
             if next_ == count or not free:
-                wait = 0.05
+                slept = wait = 0.05
             else:
-                wait = calls[next_][0] - now
-                if wait > SPIN_SECONDS:  # epoll itself rounds up to milliseconds
-                    select.select((self._epoll,), (), (), wait - SPIN_SECONDS / 2)
-                wait = 0.0
+                slept, wait = max(0.0, calls[next_][0] - now), 0.0
+                if slept > SPIN_SECONDS:  # epoll itself rounds up to milliseconds
+                    select.select((self._epoll,), (), (), slept - SPIN_SECONDS / 2)
             for descriptor, _ in poll(wait, BURST):
                 take(descriptor, clock() - began)
 
@@ -258,6 +295,9 @@ class Generator:
                 continue
             stream.due += 1
             if answered or status == 503:
+                stream.refusals += not answered
+                if self._pauses.during(due, ended):
+                    continue
                 histogram = stream.answered if answered else stream.refused
                 key = bucket(ended - due)
                 histogram[key] = histogram.get(key, 0) + 1
@@ -271,7 +311,8 @@ class Generator:
             late[key] = late.get(key, 0) + 1
         labels = (stream.label for stream in plan.streams)
         streams = dict(zip(labels, seen, strict=True))
-        return Outcome(plan.seconds - plan.warm_up, took, core, sent, percentile_ms(late, 0.99) or 0.0, streams)
+        lag_ms, paused_ms = percentile_ms(late, 0.99) or 0.0, self._pauses.total() * 1e3
+        return Outcome(plan.seconds - plan.warm_up, took, core, sent, lag_ms, paused_ms, streams)
 
 
 def merge(outcomes: Iterable[Outcome]) -> Outcome:
@@ -281,6 +322,7 @@ def merge(outcomes: Iterable[Outcome]) -> Outcome:
         first.core = max(first.core, other.core)
         first.sent += other.sent
         first.lag_ms = max(first.lag_ms, other.lag_ms)
+        first.paused_ms = max(first.paused_ms, other.paused_ms)
         for label, seen in other.streams.items():
             first.streams[label].add(seen)
     return first

@@ -34,6 +34,7 @@ class Offered:
     refused_p50_ms: float | None
     refused_p99_ms: float | None
     lag_ms: float
+    paused_ms: float  # in which the generator had no core: what was under way then is in no percentile
     core: float
 
     @classmethod
@@ -43,7 +44,7 @@ class Offered:
             share,
             seen.due / seconds,
             seen.in_window / seconds,
-            sum(seen.refused.values()) / seconds,
+            seen.refusals / seconds,
             seen.failed,
             seen.unpolite,
             percentile_ms(seen.answered, 0.5),
@@ -51,6 +52,7 @@ class Offered:
             percentile_ms(seen.refused, 0.5),
             percentile_ms(seen.refused, 0.99),
             outcome.lag_ms,
+            outcome.paused_ms,
             outcome.core,
         )
 
@@ -59,7 +61,7 @@ class Offered:
         return (
             f"{f'{self.share:3} %, ' if self.share else ''}due {self.due:,.0f}/s: answered {self.goodput:,.0f}/s in "
             f"{_ms(self.p50_ms)} / {_ms(self.p99_ms)} ms{refused}, failed {self.failed}; "
-            f"generator {self.core:.2f} core, lag {self.lag_ms:.1f} ms"
+            f"generator {self.core:.2f} core, lag {self.lag_ms:.1f} ms, paused for {self.paused_ms:.0f} ms"
         )
 
 

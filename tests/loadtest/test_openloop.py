@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 from actord.loadtest import openloop, overload_report
-from actord.loadtest.openloop import Outcome, Plan, Seen, Stream, bucket, percentile_ms
+from actord.loadtest.openloop import Outcome, Pauses, Plan, Seen, Stream, bucket, percentile_ms
 from actord.loadtest.overload_report import Offered, Result
 
+PATIENCE = 60.0  # a generator that has to wait for a core on a busy machine counts all the same
 PATH = "/actors/Account/a%d/deposit"
 
 
@@ -48,7 +49,7 @@ def test_percentiles_are_within_one_percent() -> None:
 
 
 def test_what_waits_for_a_server_that_stands_still_is_late_and_each_call_of_it(bank: Any) -> None:
-    plan = Plan(bank.port, 1, [Stream("all", 200, PATH, 5)], connections=2, warm_up=0)
+    plan = Plan(bank.port, 1, [Stream("all", 200, PATH, 5)], connections=2, warm_up=0, pause=PATIENCE)
 
     def stand_still() -> None:
         with bank.lock:
@@ -82,25 +83,65 @@ def test_goodput_is_every_answer_of_the_seconds_that_count_however_long_it_took(
     assert Offered.of(100, outcome, "all").goodput == came == pytest.approx(1000, rel=0.1)
 
 
+def test_only_time_in_which_it_neither_slept_nor_worked_counts_as_a_pause() -> None:
+    pauses = Pauses()
+    pauses.note(0.0, 5.0, 0.0)
+    pauses.note(1.0, 5.01, 0.9995)  # slept
+    pauses.note(1.2, 5.2095, 0.0)  # worked
+    pauses.note(1.25, 5.21, 0.05)  # slept less than it was going to
+    assert pauses.spans == []
+    pauses.note(1.3, 5.2105, 0.0)
+    pauses.note(1.4, 5.2205, 0.05)
+    assert pauses.spans == [(1.25, 1.3), (1.3, 1.4)]
+    assert pauses.total() == pytest.approx(0.15)
+    assert [pauses.during(*span) for span in ((0, 1.25), (0, 1.26), (1.28, 1.29), (1.31, 9), (1.4, 2))] == [
+        False,
+        True,
+        True,
+        True,
+        False,
+    ]
+
+
+def test_a_call_that_was_under_way_while_the_generator_had_no_core_counts_but_has_no_latency() -> None:
+    loop = openloop.Generator(Plan(0, 2, [Stream("all", 1000, PATH, 5)], warm_up=0))
+    for number, (due, _, _) in enumerate(loop._calls):
+        slow = 0.97 <= due < 1.0
+        loop._ended[number] = 1.01 if slow else due + 0.001
+        loop._status[number] = 503 if slow or number % 2 else 200
+    loop._pauses.spans.append((1.0, 1.01))
+    seen = loop._outcome(2.1, 0.1, len(loop._calls)).streams["all"]
+    hidden = sum(due < 1.01 and ended > 1.0 for (due, _, _), ended in zip(loop._calls, loop._ended, strict=True))
+    assert hidden > 20
+    assert sum(seen.answered.values()) + sum(seen.refused.values()) == seen.due - hidden
+    assert seen.refusals == sum(status == 503 for status in loop._status) > sum(seen.refused.values())
+    assert max(*seen.answered, *seen.refused) <= bucket(0.0011)
+
+
 def test_refusals_and_failures_are_told_apart_from_answers(bank: Any) -> None:
     bank.status = 503
-    seen = run(Plan(bank.port, 0.5, [Stream("all", 100, PATH, 5)], connections=5, warm_up=0)).streams["all"]
+    seen = run(Plan(bank.port, 0.5, [Stream("all", 100, PATH, 5)], connections=5, warm_up=0, pause=PATIENCE)).streams[
+        "all"
+    ]
     assert sum(seen.refused.values()) == seen.due == seen.unpolite, "they say neither Retry-After nor applied: no"
     assert (seen.answered, seen.failed, seen.applied, seen.uncertain) == ({}, 0, 0, 0)
     bank.status = 500
-    seen = run(Plan(bank.port, 0.5, [Stream("all", 100, PATH, 5)], connections=5, warm_up=0)).streams["all"]
+    seen = run(Plan(bank.port, 0.5, [Stream("all", 100, PATH, 5)], connections=5, warm_up=0, pause=PATIENCE)).streams[
+        "all"
+    ]
     assert (seen.failed, seen.uncertain) == (seen.due, seen.due)
 
 
 def test_generators_that_ran_together_count_as_one() -> None:
-    parts = [Outcome(5, 6, 0.5, 10, lag, {"all": Seen(10, {3: 1, 4: 2}, {5: 1}, 1, 2, 1, 3, 1)}) for lag in (1.0, 7.0)]
+    seen = [Seen(10, {3: 1, 4: 2}, {5: 1}, 1, 2, 1, 3, 1, 2) for _ in range(2)]
+    parts = [Outcome(5, 6, 0.5, 10, lag, 9 - lag, {"all": each}) for lag, each in zip((1.0, 7.0), seen, strict=True)]
     whole = openloop.merge(openloop.from_json(openloop.to_json(part)) for part in parts)
-    assert (whole.sent, whole.lag_ms, whole.core) == (20, 7.0, 0.5)
-    assert whole.streams["all"] == Seen(20, {3: 2, 4: 4}, {5: 2}, 2, 4, 2, 6, 2)
+    assert (whole.sent, whole.lag_ms, whole.paused_ms, whole.core) == (20, 7.0, 8.0, 0.5)
+    assert whole.streams["all"] == Seen(20, {3: 2, 4: 4}, {5: 2}, 2, 4, 2, 6, 2, 4)
 
 
 def offered(share: int, goodput: float, p99: float = 200, refused_p99: float | None = None) -> Offered:
-    return Offered(share, share * 10, goodput, 0, 0, 0, 1, p99, None, refused_p99, 0.1, 0.2)
+    return Offered(share, share * 10, goodput, 0, 0, 0, 1, p99, None, refused_p99, 0.1, 0.0, 0.2)
 
 
 def result(*runs: Offered, alone: float = 5, beside: float = 5) -> Result:
