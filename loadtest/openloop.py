@@ -96,7 +96,8 @@ class Seen:
 @dataclass(slots=True)
 class Outcome:
     """``seconds`` that count, of the ``took`` that the run took with its warm-up and the wait for the last answers;
-    ``core``: the generator's CPU; ``lag_ms``: p99 from due instant to sending; ``paused_ms``: how long it had no core."""
+    ``core``: the generator's CPU; ``lag_ms``: p99 from due instant to sending; ``paused_ms``: in which it had no core.
+    """
 
     seconds: float
     took: float

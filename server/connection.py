@@ -19,14 +19,13 @@ from typing import TYPE_CHECKING, cast
 
 from actord.errors import ActordError, ActorOverloaded, BadRequest, MethodNotAllowed, Unauthorized
 from actord.server import requests, uploads
-from actord.server.exchange import Exchange, PlainExchange
+from actord.server.exchange import Exchange, PlainExchange, shed
 from actord.server.heads import Head, Refused
 from actord.server.http import Request, RequestParser
 from actord.server.problems import CONTINUE, problem
 from actord.server.routes import CALL, DOOR, route
 from actord.server.streams import StreamableExchange
 from actord.shards import wire
-from actord.shards.shedding import READY_MADE
 from actord.shards.slots import slot_of
 
 if TYPE_CHECKING:
@@ -228,35 +227,21 @@ class Connection(asyncio.Protocol):
             kind, type_, name, verb, timing = route(method, target)
             if self.access is not None and kind == CALL and (type_, verb) not in head.grant.calls:
                 self.access.check(head, method, kind, type_, verb)
-            if kind == CALL and head.plain_call:
+            if kind == CALL and (head.plain_call or head.keyed_call):
+                link = self.table[slot_of(type_, name)]
+                if link.shed.on and (refusal := link.shed.chosen(wire.CALL, (type_, name))) is not None:
+                    if shed(self, refusal):
+                        return
+                    raise refusal.with_traceback(None)
                 exchange = PlainExchange(self)
-                exchange.link = link = self.table[slot_of(type_, name)]
-                exchange.id = link.submit(
-                    exchange,
-                    wire.CALL,
-                    type_,
-                    name,
-                    verb,
-                    wire.TIMING if timing else self.timing,
-                    int((monotonic() + self.call_deadline) * 1000),
-                    body,
-                )
-                self.queue.append(exchange)
-                return
-            if kind == CALL and head.keyed_call:
-                exchange = PlainExchange(self)
-                exchange.link = link = self.table[slot_of(type_, name)]
-                exchange.id = link.submit(
-                    exchange,
-                    wire.CALLX,
-                    type_,
-                    name,
-                    verb,
-                    {"key": head.idempotency_key},
-                    wire.TIMING if timing else self.timing,
-                    int((monotonic() + self.call_deadline) * 1000),
-                    body,
-                )
+                exchange.link = link
+                flags = wire.TIMING if timing else self.timing
+                deadline = int((monotonic() + self.call_deadline) * 1000)
+                if head.plain_call:
+                    exchange.id = link.enter(exchange, wire.CALL, type_, name, verb, flags, deadline, body)
+                else:
+                    extras = {"key": head.idempotency_key}
+                    exchange.id = link.enter(exchange, wire.CALLX, type_, name, verb, extras, flags, deadline, body)
                 self.queue.append(exchange)
                 return
             exchange = self._exchange(method, head, no_store=kind != DOOR)
@@ -266,9 +251,6 @@ class Connection(asyncio.Protocol):
             requests.begin(self, exchange, request, kind, type_, name, verb, timing)
         except ActordError as error:
             self.server.refused[type(error).__name__] += 1
-            if error in READY_MADE and type(exchange) is PlainExchange and not self.deaf:
-                exchange.shed(error)
-                return
             exchange = exchange or self._exchange(method, head)
             exchange.link = None
             status, lines, document = problem(error)

@@ -107,19 +107,6 @@ class PlainExchange(Exchange):
         self.answer = answer
         connection.answered()
 
-    def shed(self, error: ActordError) -> None:
-        """Its worker has too much to do, and the request is answered here: often, and always the same."""
-        connection = self.connection
-        answer = connection.server.framer.shed(error)
-        if connection.simple and not connection.queue:
-            connection.sent += len(answer)
-            connection.write(answer)
-            return
-        self.link = None
-        self.answer = answer
-        connection.queue.append(self)
-        connection.answered()
-
     def _on_other_reply(self, status: int, body: bytes, head: bytes | None) -> None:
         server = self.connection.server
         if head is None and not server.draining:
@@ -127,3 +114,18 @@ class PlainExchange(Exchange):
             self.on_reply(status, body, head)
         else:
             super().on_reply(status, body, head)
+
+
+def shed(connection: Connection, error: ActordError) -> bool:
+    """Refuse a plain call at once, as its worker asked for: often, and always in the same words.
+
+    False, and nothing is written, where an answer has to wait for others, or the connection ends with it.
+    """
+    if not connection.simple or connection.queue or connection.deaf:
+        return False
+    server = connection.server
+    server.refused[type(error).__name__] += 1
+    answer = server.framer.shed(error)
+    connection.sent += len(answer)
+    connection.write(answer)
+    return True

@@ -136,7 +136,6 @@ class Link(asyncio.Protocol):
         self._streams: dict[int, Waiter] = {}  # answers that have begun and not ended
         self._abandoned: set[int] = set()  # given up by the caller; the id comes back with the worker's reply
         self._bytes = 0
-        self._room = LINK_BYTES  # below 0 while calls are shed: every call looks closer then
         self.shed = Shedding()
         self._closed = False
         self._greeted = False  # by this worker or one before it
@@ -189,11 +188,18 @@ class Link(asyncio.Protocol):
     def submit(self, waiter: Waiter, kind: int, *fields: Any) -> int:
         """Send a frame ``(kind, id, *fields)`` whose last field is its body; returns the id for ``cancel``.
 
-        While the worker is away the call waits for it. Raises ``ActorOverloaded`` when the link is full.
+        While the worker is away the call waits for it. Raises ``ActorOverloaded`` when the link is full, and when the
+        worker asks for fewer calls.
         """
+        if self.shed.on and (refusal := self.shed.chosen(kind, fields)) is not None:
+            raise refusal.with_traceback(None)
+        return self.enter(waiter, kind, *fields)
+
+    def enter(self, waiter: Waiter, kind: int, *fields: Any) -> int:
+        """The same for a call that ``shed`` was asked about."""
         free = self._free
-        if not free or self._bytes > self._room:
-            self._look_closer(kind, fields)
+        if not free or self._bytes > LINK_BYTES:
+            raise ActorOverloaded("The worker has too many calls waiting.", retry_after=1)
         id_ = free.pop()
         waiter.frame = frame = (kind, id_, *fields)
         self._bytes += len(fields[-1])
@@ -223,14 +229,6 @@ class Link(asyncio.Protocol):
             self.relay.go_on()
         self._out += [frame for frame in kept if frame[1] in waiting and waiting[frame[1]].frame is frame]
         self._flush()
-
-    def _look_closer(self, kind: int, fields: tuple[Any, ...]) -> None:
-        """Something is in the way of calls: raises ``ActorOverloaded`` when it is in that of this one."""
-        self.shed.choose(kind, fields)
-        if self.shed.over:
-            self._room = LINK_BYTES
-        if not self._free or self._bytes > LINK_BYTES:
-            raise ActorOverloaded("The worker has too many calls waiting.", retry_after=1)
 
     def say(self, frame: Frame) -> None:
         """Send a frame that has no reply, after the calls before it. Lost when the worker dies with it."""
@@ -406,10 +404,8 @@ class Link(asyncio.Protocol):
                 waiter.on_room(frame[2])
         elif frame[0] == SHED and len(frame) == 2 and type(frame[1]) is float:
             self.shed.ask(frame[1])
-            self._room = -1
         elif frame[0] == FULL and len(frame) == 4 and type(frame[1]) is type(frame[2]) is str:
             self.shed.fill(*frame[1:])
-            self._room = -1
         elif frame[0] == DRAINING:
             self.ready = False  # what comes now waits for the successor
             self._leaving = True

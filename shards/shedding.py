@@ -21,28 +21,27 @@ SHED_SECONDS = 0.25
 # Always the same ones: whoever has to answer them often needs to build its answers once.
 SHED_CALL = ActorOverloaded("The worker has too many calls waiting.", retry_after=1)
 FULL_CALL = ActorOverloaded("Too many calls wait for this actor already.", retry_after=1)
-READY_MADE = frozenset((SHED_CALL, FULL_CALL))
 
 
 class Shedding:
-    """``share``: of the calls, from 0 to 1, those to be refused. ``on_ask`` is told that there are any."""
+    """``share``: of the calls, from 0 to 1, those to be refused. ``on_ask`` is told that there are any.
 
-    __slots__ = ("_full", "_until", "on_ask", "share")
+    ``on``: some calls may be refused, so that ``chosen`` is to be asked.
+    """
+
+    __slots__ = ("_full", "_until", "on", "on_ask", "share")
 
     def __init__(self) -> None:
+        self.on = False
         self.on_ask: Callable[[], None] = lambda: None
         self.share = self._until = 0.0
         self._full: dict[tuple[str, str], float] = {}  # names, and until when they count as full
-
-    @property
-    def over(self) -> bool:
-        """Nothing is refused: no need to ask."""
-        return not self.share and not self._full
 
     def ask(self, share: float) -> None:
         """The worker asks for it, for a while."""
         self.share = share
         self._until = monotonic() + SHED_SECONDS
+        self.on = share > 0 or bool(self._full)
         if share:
             self.on_ask()
 
@@ -57,25 +56,30 @@ class Shedding:
             self._full[type_, name] = monotonic() + SHED_SECONDS
         else:
             self._full.pop((type_, name), None)
+        self.on = self.share > 0 or bool(self._full)
 
     def end(self) -> None:
         """The worker has gone, and what it said goes with it."""
         self.share = 0.0
         self._full.clear()
+        self.on = False
 
-    def choose(self, kind: int, fields: tuple[Any, ...]) -> None:
-        """Raises ``FULL_CALL`` for a call of a full name, and ``SHED_CALL`` when the lot falls on it.
+    def chosen(self, kind: int, fields: tuple[Any, ...]) -> ActorOverloaded | None:
+        """``FULL_CALL`` for a call of a full name, and ``SHED_CALL`` when the lot falls on it: it is to be refused.
 
-        ``fields`` are those of the frame behind its id.
+        ``fields`` are those of the frame behind its id; of a CALL and a CALLX the first two are enough.
         """
         if self._full and (kind in (CALL, CALLX) or (kind == FETCH and not fields[-3] & EVENTS)):
             until = self._full.get(fields[:2])
             if until is not None:
                 if monotonic() <= until:
-                    raise FULL_CALL.with_traceback(None)
+                    return FULL_CALL
                 del self._full[fields[:2]]
         if self.share:
             if monotonic() > self._until:
                 self.share = 0.0
             elif random() < self.share:
-                raise SHED_CALL.with_traceback(None)
+                return SHED_CALL
+        if not self.share and not self._full:
+            self.on = False
+        return None

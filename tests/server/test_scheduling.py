@@ -13,8 +13,6 @@ from actord.shards import shedding
 
 from tests.support.front_process import PATIENCE, FrontProcess
 
-pytestmark = pytest.mark.real_time
-
 
 def in_a_thread(work: Callable[[], None]) -> None:
     """The policy is a thread's: that of the tests stays what it is."""

@@ -69,7 +69,7 @@ async def test_the_calls_of_a_full_name_are_refused_here_until_it_has_room_or_th
         peer.transport.abort()
         await world.until(lambda: world.down == [link])
         assert not was_refused(link), "the mailbox has gone with the worker"
-        assert link.shed.over
+        assert not link.shed.on
 
 
 class Told(Shedding):
@@ -102,7 +102,7 @@ async def test_what_is_refused_for_a_worker_ends_by_itself(tmp_path: Path, monke
         await world.until(lambda: link.shed.told)
         assert not was_refused(link)
         assert link.shed.share == 0
-        assert link.shed.over
+        assert not link.shed.on
 
 
 async def test_whoever_wants_to_know_is_told_of_a_share_and_not_of_a_full_name(tmp_path: Path) -> None:

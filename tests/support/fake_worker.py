@@ -4,9 +4,9 @@
 
 Methods of any type: ``echo`` answers the body · ``hold`` waits for ``release`` (held calls are then answered newest
 first, each with its body; it marks them begun) · ``queue`` waits for ``release`` without being begun · ``big`` answers
-a megabyte · ``shed`` asks for one call in a billion to be refused · ``count`` answers how many frames of each kind
-came, without counting itself · ``seen`` answers the last frame. FETCH and DOOR answer a JSON description of the
-request; its path may be ``/hold`` as well.
+a megabyte · ``shed`` asks for one call in a billion to be refused · ``full`` says that the mailbox of its actor is
+full · ``count`` answers how many frames of each kind came, without counting itself · ``seen`` answers the last frame.
+FETCH and DOOR answer a JSON description of the request; its path may be ``/hold`` as well.
 
 Sockets are in fake_sockets.py.
 """
@@ -103,7 +103,9 @@ class FakeWorker(asyncio.Protocol):
             replies.append((wire.REPLY, id_, 503, b"{}", None))
             return
         program.last = frame
-        if kind == wire.CALL:
+        if kind == wire.CALL and frame[4] == "full":
+            replies += [(wire.FULL, frame[2], frame[3], True), (wire.REPLY, id_, 200, b"null", None)]
+        elif kind == wire.CALL:
             self.call(id_, frame[4], frame[7], replies)
         elif kind == wire.CALLX:
             self.call(id_, frame[4], frame[8], replies)
