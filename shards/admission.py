@@ -12,8 +12,8 @@
 5. Only calls from outside are refused: one that a turn makes, or a message, is part of work that was let in already.
 6. A call that is refused here has come a long way. So fronts are told which share of their calls they should refuse
    themselves (SHED): so much that the queue keeps its length, and a little less, so that it never runs out.
-7. It ends when the queue is short and fronts refuse nothing any more. What fronts were told ends by itself soon after
-   they were told last.
+7. It ends when the queue has been short and nothing was refused for ``CALM_SECONDS``: until then a queue that is too
+   long again is met at once. What fronts were told ends by itself soon after they were told last.
 
 Costs a call nothing: it lowers the limit that every call is compared with anyway (``most``), and the queue is looked at
 once for each slice of the turn runner.
@@ -43,6 +43,9 @@ NAMES = 16
 LEAST = 100
 # By how much the queue may be too long before it is shortened.
 TOO_LONG = 1.5
+# For how long the queue must be short, and nothing be refused, before it is all over. Too soon, and an overload that
+# goes on would have to be found anew: for half a second everything would be let in.
+CALM_SECONDS = 1.0
 # How often turns are counted while the queue does not become empty, and what a count weighs at the next one.
 COUNT_SECONDS = 0.02
 KEPT = 0.7
@@ -66,6 +69,7 @@ class Admission:
     __slots__ = (
         "_before",
         "_bound",
+        "_busy",
         "_cost",
         "_counted",
         "_late_since",
@@ -98,6 +102,7 @@ class Admission:
         self._late_since = 0.0
         self._room = 0  # calls that may wait, while it is crowded
         self._told = 0.0
+        self._busy = 0.0  # when fronts refused calls, or the queue was not short, while it was crowded
         # what a turn costs
         self._cost = 0.0  # seconds for each turn, with everything that is done between turns; 0: not known
         self._probe: Call | None = None  # was last in the queue ...
@@ -174,6 +179,7 @@ class Admission:
 
     def _begin(self, now: float, waiting: int) -> None:
         self.crowded = True
+        self._busy = now
         self._steered, self._before = now - STEER_SECONDS, (waiting, self.refused)
         if now - self._told > TOLD_SECONDS or not self._told:
             self._told = now
@@ -229,7 +235,9 @@ class Admission:
         let_in = (1 - self.shed) * min(MORE, wanted / came)
         self.shed = 1 - min(1.0, max(LET_IN_LEAST, let_in))
         self.on_shed(self.shed)
-        if not self.shed and waiting < self._room / 2:
+        if self.shed or waiting >= self._room / 2:
+            self._busy = now
+        elif now - self._busy > CALM_SECONDS:
             self.crowded = False
             self._late_since = 0.0
             self.most = self._bound

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from actord import Env, Request, Response, StatefulActor
 from actord.shards import turns
-from actord.shards.admission import LEAST
+from actord.shards.admission import CALM_SECONDS, LEAST
 from actord.shards.slices import (
     COMPANY_SECONDS,
     FULL_SECONDS,
@@ -103,7 +103,7 @@ class Load:
         return sorted(
             self.ended[number] - due
             for number, (due, pending) in enumerate(self.calls)
-            if pending.answer.status == status and due - first >= since
+            if number in self.ended and pending.answer.status == status and due - first >= since
         )
 
 
@@ -213,6 +213,27 @@ async def test_what_waits_when_turns_become_slower_is_turned_away_and_not_served
     late = [load.ended[n] - due for n, (due, call) in enumerate(load.calls) if n >= first and call.answer.status == 200]
     assert len(late) >= 0.9 * CAPACITY / 4 * 2
     assert max(late) <= 3 * TARGET  # 4 times and more without it
+
+
+async def test_an_overload_is_not_found_anew_after_a_moment_in_which_turns_were_slow(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As when something else has the core: the queue is shortened, and short when turns are quick again."""
+    core = Core(Work)
+    load = Load(core)
+    core.runner.admission.on_shed = load.shed
+    await load.make(CAPACITY * 2, 3)
+    for _ in range(3):
+        with monkeypatch.context() as patch:
+            patch.setattr(sys.modules[__name__], "COST", 5 * COST)
+            await load.make(CAPACITY * 2, 0.2)
+        since = asyncio.get_running_loop().time() - load.calls[0][0]
+        for _ in range(30):
+            await load.make(CAPACITY * 2, 0.1)
+        # Found anew, it took up to 0.36 s to answer, and 0.15 s to refuse.
+        assert load.latencies(200, since)[-1] <= 1.25 * TARGET
+        assert load.latencies(503, since)[-1] <= 0.05
+    await load.end()
 
 
 async def test_a_hot_name_fills_its_mailbox_and_no_call_to_another_name_waits_or_is_refused() -> None:
@@ -440,7 +461,7 @@ async def test_an_overload_that_lasts_is_told_once_in_the_log(caplog: pytest.Log
     core = Core(Work)
     for _ in range(3):
         await (await Load(core).make(CAPACITY * 2, 2)).end()
-        await (await Load(core).make(CAPACITY / 2, 1)).end()
+        await (await Load(core).make(CAPACITY / 2, 2 * CALM_SECONDS)).end()
         assert not core.runner.admission.crowded
     assert [record.name for record in caplog.records].count("actord.admission") == 1
 
