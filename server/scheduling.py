@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -29,23 +28,28 @@ class Scheduling:
 
     def __init__(self, links: Sequence[Link]) -> None:
         self._links = links
-        self._gentle = False
+        self._gentle = False  # by us
         for link in links:
             link.shed.on_ask = self.begin
 
     def begin(self) -> None:
-        """A worker asks to be spared a share of its calls."""
+        """A worker asks to be spared a share of its calls; it does so again and again."""
         if not self._gentle:
-            self._gentle = True
-            self._change(os.SCHED_OTHER, os.SCHED_BATCH)
+            self._gentle = _change(os.SCHED_OTHER, os.SCHED_BATCH)
 
     def look(self) -> None:
         """Called once a second: end what no worker has asked for lately."""
         if self._gentle and not any(link.shed.asked for link in self._links):
             self._gentle = False
-            self._change(os.SCHED_BATCH, os.SCHED_OTHER)
+            _change(os.SCHED_BATCH, os.SCHED_OTHER)
 
-    def _change(self, before: int, after: int) -> None:
-        with suppress(PermissionError):
-            if os.sched_getscheduler(0) == before:
-                os.sched_setscheduler(0, after, os.sched_param(0))
+
+def _change(before: int, after: int) -> bool:
+    """Whether the thread had the policy ``before``, and has the other one now."""
+    try:
+        if os.sched_getscheduler(0) != before:
+            return False
+        os.sched_setscheduler(0, after, os.sched_param(0))
+    except OSError:
+        return False
+    return True

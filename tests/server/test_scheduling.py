@@ -78,15 +78,16 @@ def test_a_wish_that_is_not_repeated_ends(links: list[Asked], monkeypatch: pytes
     in_a_thread(work)
 
 
-def test_a_policy_from_outside_is_kept(links: list[Asked]) -> None:
+@pytest.mark.parametrize("policy", [os.SCHED_IDLE, os.SCHED_BATCH])
+def test_a_policy_from_outside_is_kept(links: list[Asked], policy: int) -> None:
     def work() -> None:
-        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+        os.sched_setscheduler(0, policy, os.sched_param(0))
         scheduling = Scheduling(links)  # type: ignore[arg-type]
         links[0].shed.ask(0.4)
-        assert os.sched_getscheduler(0) == os.SCHED_IDLE
+        assert os.sched_getscheduler(0) == policy
         links[0].shed.end()
         scheduling.look()
-        assert os.sched_getscheduler(0) == os.SCHED_IDLE
+        assert os.sched_getscheduler(0) == policy
 
     in_a_thread(work)
 
