@@ -125,7 +125,5 @@ def shed(connection: Connection, error: ActordError) -> bool:
         return False
     server = connection.server
     server.refused[type(error).__name__] += 1
-    answer = server.framer.shed(error)
-    connection.sent += len(answer)
-    connection.write(answer)
+    connection.send(server.framer.shed(error))
     return True

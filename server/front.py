@@ -29,8 +29,7 @@ from actord.settings import Server, Settings
 from actord.shards.control import ControlChannel, Message, boot_child
 
 SWEEP_SECONDS = 1.0
-# Between its steps, of which there may be a hundred. Calls that came meanwhile were kept waiting for a whole sweep
-# where a worker has the front's core as well: it ran on from step to step.
+# Between its steps, of which there may be a hundred: a worker on the front's core need not wait for all of them.
 SWEEP_PAUSE = 0.005
 
 

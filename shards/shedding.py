@@ -26,7 +26,7 @@ FULL_CALL = ActorOverloaded("Too many calls wait for this actor already.", retry
 class Shedding:
     """``share``: of the calls, from 0 to 1, those to be refused. ``on_ask`` is told that there are any.
 
-    ``on``: some calls may be refused, so that ``chosen`` is to be asked.
+    ``on``: some calls may be refused, so that ``chosen`` is to be asked, which finds out when there are none any more.
     """
 
     __slots__ = ("_full", "_until", "on", "on_ask", "share")
@@ -41,7 +41,7 @@ class Shedding:
         """The worker asks for it, for a while."""
         self.share = share
         self._until = monotonic() + SHED_SECONDS
-        self.on = share > 0 or bool(self._full)
+        self.on = True
         if share:
             self.on_ask()
 
@@ -56,13 +56,12 @@ class Shedding:
             self._full[type_, name] = monotonic() + SHED_SECONDS
         else:
             self._full.pop((type_, name), None)
-        self.on = self.share > 0 or bool(self._full)
+        self.on = True
 
     def end(self) -> None:
         """The worker has gone, and what it said goes with it."""
         self.share = 0.0
         self._full.clear()
-        self.on = False
 
     def chosen(self, kind: int, fields: tuple[Any, ...]) -> ActorOverloaded | None:
         """``FULL_CALL`` for a call of a full name, and ``SHED_CALL`` when the lot falls on it: it is to be refused.
@@ -75,11 +74,10 @@ class Shedding:
                 if monotonic() <= until:
                     return FULL_CALL
                 del self._full[fields[:2]]
-        if self.share:
-            if monotonic() > self._until:
-                self.share = 0.0
-            elif random() < self.share:
-                return SHED_CALL
+        if not self.asked:
+            self.share = 0.0
+        elif random() < self.share:
+            return SHED_CALL
         if not self.share and not self._full:
             self.on = False
         return None

@@ -119,16 +119,13 @@ def test_a_call_that_was_under_way_while_the_generator_had_no_core_counts_but_ha
 
 
 def test_refusals_and_failures_are_told_apart_from_answers(bank: Any) -> None:
+    plan = Plan(bank.port, 0.5, [Stream("all", 100, PATH, 5)], connections=5, warm_up=0, pause=PATIENCE)
     bank.status = 503
-    seen = run(Plan(bank.port, 0.5, [Stream("all", 100, PATH, 5)], connections=5, warm_up=0, pause=PATIENCE)).streams[
-        "all"
-    ]
+    seen = run(plan).streams["all"]
     assert sum(seen.refused.values()) == seen.due == seen.unpolite, "they say neither Retry-After nor applied: no"
     assert (seen.answered, seen.failed, seen.applied, seen.uncertain) == ({}, 0, 0, 0)
     bank.status = 500
-    seen = run(Plan(bank.port, 0.5, [Stream("all", 100, PATH, 5)], connections=5, warm_up=0, pause=PATIENCE)).streams[
-        "all"
-    ]
+    seen = run(plan).streams["all"]
     assert (seen.failed, seen.uncertain) == (seen.due, seen.due)
 
 

@@ -8,7 +8,6 @@ from actord.shards import shedding
 from tests.support.front_process import Answer, FrontProcess
 
 DETAIL = "Too many calls wait for this actor already."
-KEY = "Idempotency-Key: k\r\n"
 
 
 def is_refused(answer: Answer) -> bool:
@@ -22,15 +21,15 @@ def is_refused(answer: Answer) -> bool:
     return True
 
 
-@pytest.mark.parametrize("extra", ["", KEY])
-def test_the_worker_sees_nothing_of_it_and_the_connection_goes_on(front: FrontProcess, extra: str) -> None:
+@pytest.mark.parametrize(("name", "extra"), [("plain", ""), ("keyed", "Idempotency-Key: k\r\n")])
+def test_the_worker_sees_nothing_of_it_and_the_connection_goes_on(front: FrontProcess, name: str, extra: str) -> None:
     with front.connect() as client:
-        client.call("full", name="full" + extra[:1])
+        client.call("full", name=name)
         assert not is_refused(client.answer())
         before = front.counts()
-        client.call("echo", b"1", name="full" + extra[:1], extra=extra)
+        client.call("echo", b"1", name=name, extra=extra)
         assert is_refused(client.answer())
-        client.call("echo?timing", b"1", name="full" + extra[:1], extra=extra)
+        client.call("echo?timing", b"1", name=name, extra=extra)
         assert is_refused(client.answer())
         assert front.counts() == before
         client.call("echo", b"2", name="another", extra=extra)
