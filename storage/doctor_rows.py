@@ -178,8 +178,8 @@ class Rows:
         except StoreCorrupt as error:
             self._shard.damage(error.detail)
             return
-        self._shard.report.rows += newest.rows
-        for actor in newest.keys:
+        self._shard.report.rows += newest.entries
+        for actor in newest.keys():
             self._owned(actor, "values", nobody)
         if newest.rotten:
             self._shard.damage(

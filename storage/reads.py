@@ -4,7 +4,7 @@
    A bit may also turn bytes into a text that is none: SQLite hands it out, and decoding it fails.
 2. Every statement is finished before its method returns: an unfinished one would keep the log from starting over.
 3. Broken is a state that is checked first and never left.
-4. Of keys and values the newest may not be in their table yet (``storage.redo``): those count.
+4. Of keys and values the newest may not be in their table yet (``storage.folding``): those count.
 """
 
 from __future__ import annotations
@@ -46,7 +46,9 @@ class SqliteReads:
     _conn: apsw.Connection
     _cursor: apsw.Cursor
     _log: logging.Logger
-    _pending: Pending  # what ``kv`` does not say yet
+    # What ``kv`` does not say yet: the newest values, and those of the half of ``redo`` that is being folded.
+    _pending: Pending
+    _folding: Pending
 
     def cache_bytes(self) -> int:
         """Memory of the page cache in use."""
@@ -73,7 +75,7 @@ class SqliteReads:
         type_: Any = ""
         if self._broken is not None:
             raise self._refuse()
-        pending = json.dumps(list(self._pending))
+        pending = json.dumps(list(self._pending.keys() | self._folding.keys()))
         try:
             while (type_ := self._cursor.execute(_NEXT_TYPE, (slot, type_)).fetchall()[0][0]) is not None:
                 if type_ not in known and (
@@ -89,7 +91,7 @@ class SqliteReads:
         """Has an actor of that type a key, of those of which not everything is in ``kv`` yet?"""
         id_: Any
         for (id_,) in self._cursor.execute(_OF_TYPE, (slot, type_)).fetchall():
-            if (items := self._pending.get(id_)) is None:
+            if (items := self._not_in_kv(id_)) is None:
                 continue
             if any(value is not None for value in items.values()):
                 return True
@@ -98,12 +100,16 @@ class SqliteReads:
                 return True
         return False
 
+    def _not_in_kv(self, actor: int) -> dict[str, bytes | None] | None:
+        newest, older = self._pending.get(actor), self._folding.get(actor)
+        return {**older, **newest} if older and newest else newest or older
+
     def read(self, actor: int, key: str) -> bytes | None:
         if self._broken is not None:
             raise self._refuse()
-        pending = self._pending.get(actor)
-        if pending is not None and key in pending:
-            return pending[key]
+        for pending in (self._pending.get(actor), self._folding.get(actor)):
+            if pending is not None and key in pending:
+                return pending[key]
         try:
             rows = self._cursor.execute(_READ, (actor, key)).fetchall()
         except (apsw.Error, UnicodeDecodeError) as error:
@@ -142,8 +148,8 @@ class SqliteReads:
         cursor = self._conn.cursor()
         try:
             found = self._values(actor, cursor.execute(query, bindings))
-            if actor in self._pending:
-                found = self._overlaid(actor, found, start, start_after, end, reverse)
+            if (pending := self._not_in_kv(actor)) is not None:
+                found = self._overlaid(pending, found, start, start_after, end, reverse)
             for row in found:
                 if len(rows) == limit or (room is not None and room < 0):
                     return rows, False
@@ -165,7 +171,7 @@ class SqliteReads:
 
     def _overlaid(
         self,
-        actor: int,
+        pending: dict[str, bytes | None],
         rows: Iterator[tuple[str, bytes]],
         start: str | None,
         start_after: bool,
@@ -173,7 +179,6 @@ class SqliteReads:
         reverse: bool,
     ) -> Iterator[tuple[str, bytes]]:
         """The rows of a range, in its order, with what is pending in their place and between them."""
-        pending = self._pending[actor]
         inside = [
             key
             for key in pending

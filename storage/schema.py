@@ -21,8 +21,8 @@ from actord.errors import DataDirError, StoreCorrupt
 from actord.storage.ballast import is_full
 
 # 2: alarms; 3: pages of SQL databases; 4: checksums in meta; 5: events, replies, messages; 6: reply_key, version;
-# 7: redo
-FORMAT = 7
+# 7: redo; 8: its second half
+FORMAT = 8
 APPLICATION_ID = 0x41435444  # "ACTD": what file(1) and the offline tools go by
 PAGE_BYTES = 4096
 META_NAMES = {"format", "identity", "shard", "commit_seq", "epoch"}

@@ -23,16 +23,16 @@ from typing import Any
 
 import apsw
 from actord.errors import DataDirError, InvariantViolated, StoreBroken, StoreCorrupt, StoreFull
-from actord.storage import alarms, events, outbox, pages, recovery, redo, replies, schema, versions
+from actord.storage import alarms, events, outbox, pages, recovery, replies, schema, versions
 from actord.storage.alarms import SqliteAlarms
 from actord.storage.api import Batch
 from actord.storage.ballast import FULL_ERRNOS, Ballast, is_full
 from actord.storage.events import SqliteEvents
 from actord.storage.files import FileLock, Locked, fsync_dir_of
+from actord.storage.folding import SqliteFolding, Writing
 from actord.storage.outbox import SqliteOutbox
 from actord.storage.pages import SqlitePages
 from actord.storage.pins import SqlitePins
-from actord.storage.redo import SqliteRedo
 from actord.storage.replies import SqliteReplies
 from actord.storage.versions import SqliteVersions
 
@@ -55,7 +55,7 @@ _log = logging.getLogger("actord.storage")
 
 
 class SqliteStore(
-    SqliteAlarms, SqliteEvents, SqliteOutbox, SqlitePages, SqlitePins, SqliteRedo, SqliteReplies, SqliteVersions
+    SqliteAlarms, SqliteEvents, SqliteFolding, SqliteOutbox, SqlitePages, SqlitePins, SqliteReplies, SqliteVersions
 ):
     """A shard's store. Open it with ``open``; one thread calls everything but ``sync``."""
 
@@ -259,8 +259,8 @@ class SqliteStore(
         alarm_puts, alarm_deletes = alarms.rows_of(batch.alarms) if batch.alarms else ([], [])
         page_puts = pages.rows_of(batch.pages) if batch.pages else []
         if self.full:
-            assert isinstance(keys, redo.Fold)
-            needed = keys.bytes + sum(len(put[1]) for put in page_puts)
+            assert keys.fold is not None
+            needed = keys.fold.bytes + sum(len(put[1]) for put in page_puts)
             needed += events.bytes_of(batch) + replies.bytes_of(batch) + outbox.bytes_of(batch)
             self._leave_full(needed if self._grows(batch) else None)
         try:
@@ -299,7 +299,7 @@ class SqliteStore(
     def _apply(
         self,
         batch: Batch,
-        keys: list[redo.Row] | redo.Fold,
+        keys: Writing,
         actors: list[tuple[int, int, str, str, int]],
         page_puts: list[pages.Row],
         alarm_puts: list[alarms.Row],
@@ -330,13 +330,14 @@ class SqliteStore(
             outbox.apply(executemany, batch)
         if batch.versions:
             versions.apply(executemany, batch.versions)
-        self._write_keys(keys, batch.seq)
+        self._write_keys(keys)
         execute(_COMMIT)
         self._epoch_written = True
 
     def _roll_back(self, error: apsw.Error, seq: int) -> None:
         """After a failed transaction: return if the disk was full and nothing was applied, else break and raise."""
         self._oldest_reply = 0
+        self._keys_failed()
         full = is_full(self._conn, error)
         try:
             if self._conn.in_transaction:

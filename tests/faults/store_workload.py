@@ -23,7 +23,7 @@ import threading
 from collections.abc import Iterator
 
 from actord.errors import StoreBroken
-from actord.storage import recovery, redo
+from actord.storage import folding, recovery
 from actord.storage.api import Batch
 from actord.storage.flush import open_flusher
 from actord.storage.sqlite import SqliteStore
@@ -173,5 +173,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    redo.SLOTS = 7  # few, so that the log has many folds, and commits between them
+    folding.SLOTS, folding.STEP = 7, 2  # few, so that halves change places often, and commits fold between
     main()

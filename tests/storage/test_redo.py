@@ -1,4 +1,4 @@
-"""The newest values: kept in a row for each commit, moved into ``kv`` for many at once (``storage.redo``)."""
+"""The newest values: kept in a row for each commit (``storage.redo``), moved into ``kv`` later (``storage.folding``)."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 
 import apsw
 import pytest
-from actord.errors import StoreCorrupt
-from actord.storage import redo
+from actord.errors import StoreCorrupt, StoreFull
+from actord.storage import folding, redo, schema
 from actord.storage.api import Batch
 from actord.storage.sqlite import SqliteStore
 
@@ -61,24 +61,108 @@ def test_reads_see_the_newest_wherever_it_is(store: SqliteStore) -> None:
     assert store.scan(1, reverse=True, limit=2) == ([("d", b"old"), ("c", b"new")], False)
 
 
-@pytest.mark.parametrize(
-    ("why", "limit"), [("the table is full", {"SLOTS": 3}), ("it holds many keys", {"FOLD_ROWS": 3})]
-)
-def test_the_next_commit_folds_when(path: Path, why: str, limit: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(redo, *next(iter(limit.items())))
+def short(monkeypatch: pytest.MonkeyPatch, *, slots: int = 512, entries: int = 8192, step: int = 1) -> None:
+    monkeypatch.setattr(folding, "SLOTS", slots)
+    monkeypatch.setattr(folding, "MOST_ENTRIES", entries)
+    monkeypatch.setattr(folding, "STEP", step)
+
+
+FULL: dict[str, dict[str, int]] = {"it has no row left": {"slots": 4}, "it holds many keys": {"entries": 4}}
+
+
+@pytest.mark.parametrize("why", FULL)
+def test_a_half_that_is_full_is_folded_while_the_other_one_is_filled(
+    path: Path, why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short(monkeypatch, **FULL[why])
     store = open_store(path)
-    for number in range(3):
+    for number in range(4):
         put(store, {f"k{number}": b"v"})
         assert in_kv(store) == {}
-    put(store, {"k3": b"v"})
-    assert in_kv(store) == {f"k{number}": b"v" for number in range(4)}
-    put(store, {"k0": b"w"})
-    assert in_kv(store)["k0"] == b"v"
-    assert rows(store, "SELECT seq FROM redo WHERE slot = 0") == [(5,)], "from the beginning again"
+    found = []
+    for number in range(4, 9):
+        put(store, {f"k{number}": b"v"})
+        found.append(sorted(in_kv(store)))
+    assert found == [[], ["k0"], ["k0", "k1"], ["k0", "k1", "k2"], ["k0", "k1", "k2", "k3"]]
+    assert store._folded == 4
+    assert rows(store, "SELECT slot, seq FROM redo") == [
+        (0, 9), (1, 2), (2, 3), (3, 4), *((redo.HALF + place, 5 + place) for place in range(4))
+    ]  # fmt: skip
+    store.abandon()
+    with open_again(path) as again:
+        assert again.scan(1) == ([(f"k{number}", b"v") for number in range(9)], True)
+
+
+def test_what_is_left_when_the_other_half_is_full_goes_with_the_commit_that_turns_them(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short(monkeypatch, slots=3, step=100)
+    store = open_store(path)
+    for number in range(6):
+        put(store, {f"k{number}": b"v"})
+        assert store.scan(1) == ([(f"k{each}", b"v") for each in range(number + 1)], True)
+        assert store.read(1, "k0") == b"v"
+        assert store.lost_types(1, ()) == ["Account"]
+    assert in_kv(store) == {}
+    put(store, {"k6": b"v"})
+    assert sorted(in_kv(store)) == ["k0", "k1", "k2"]
     store.abandon()
 
 
-def test_folds_that_take_long_are_smaller_until_they_do_not(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_value_that_has_a_newer_one_is_never_folded(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    short(monkeypatch, slots=4)
+    store = open_store(path)
+    for number in range(40):
+        put(store, {"hot": b"%d" % number, f"cold-{number:02}": b"v"})
+        assert store.read(1, "hot") == b"%d" % number
+    assert "hot" not in in_kv(store)
+    assert len(in_kv(store)) >= 32
+    store.abandon()
+    with open_again(path) as again:
+        assert again.read(1, "hot") == b"39"
+
+
+def test_a_deletion_that_is_folded_hides_nothing_newer(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    short(monkeypatch, slots=2)
+    store = open_store(path)
+    for value in (b"1", None, b"2", None, None, b"3", b"4", None):
+        put(store, {"a": value, "b": b"x"})
+        assert store.read(1, "a") == value
+        assert store.scan(1) == ([("a", value)] * (value is not None) + [("b", b"x")], True)
+    store.abandon()
+
+
+def test_a_half_that_says_nothing_of_keys_is_done_with_before_its_rows_are_overwritten(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short(monkeypatch, slots=2)
+    store = open_store(path)
+    for number in range(1, 14):
+        store.write(Batch(number))
+        store.abandon()
+        store = open_store(path)
+        assert store.commit_seq == number
+    store.abandon()
+
+
+def test_both_halves_are_read_again_after_a_crash(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    short(monkeypatch, slots=4, step=2)
+    store = open_store(path)
+    for number in range(30):
+        put(store, {"a": b"%d" % number, f"k{number:02}": b"v"})
+        store.abandon()
+        store = open_store(path)
+        assert store.commit_seq == number + 1
+        assert store.scan(1) == ([("a", b"%d" % number)] + [(f"k{each:02}", b"v") for each in range(number + 1)], True)
+    found = redo.behind(redo.main(store._conn), "")
+    assert [half.slots for half in found.halves] == [4, 2]
+    assert (found.slots, found.entries) == (6, 12)
+    store.abandon()
+
+
+def test_folding_that_takes_long_goes_in_smaller_steps_until_it_does_not(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     now = took = 0.0
 
     def clock() -> float:
@@ -86,29 +170,60 @@ def test_folds_that_take_long_are_smaller_until_they_do_not(path: Path, monkeypa
         now += took
         return now
 
-    monkeypatch.setattr(redo, "monotonic", clock)
-    monkeypatch.setattr(redo, "FOLD_ROWS", 8)
-    monkeypatch.setattr(redo, "FOLD_ROWS_LEAST", 2)
+    monkeypatch.setattr(folding, "monotonic", clock)
+    monkeypatch.setattr(folding, "STEP_LEAST", 2)
+    short(monkeypatch, slots=1000, entries=16, step=8)
 
-    def commits_until_a_fold() -> int:
-        for number in range(1, 100):
-            put(store, {"a": b"%d" % number})
-            if store._slot == 0:
-                return number
-        raise AssertionError("it never folds")
+    def steps() -> set[int]:
+        """Which steps the next two halves were folded in."""
+        found = set()
+        for number in range(32):
+            put(store, {f"k{number}": b"v"})
+            found.add(store._step)
+        return found
 
     store = open_store(path)
-    assert commits_until_a_fold() == 9
-    took = redo.FOLD_SECONDS * 2
-    assert [commits_until_a_fold() for _ in range(4)] == [9, 5, 3, 3]
+    assert steps() == {8}
+    took = folding.STEP_SECONDS * 2
+    assert min(steps()) == 2, "and no less"
+    took = folding.STEP_SECONDS / 2
+    assert steps() == {2}, "neither long nor short"
     took = 0.0
-    for _ in range(9):
-        put(store, {"large": b"v" * 100_000})
-    took = redo.FOLD_SECONDS / 2
-    assert [commits_until_a_fold() for _ in range(2)] == [3, 3], "neither long nor short"
-    took = 0.0
-    assert [commits_until_a_fold() for _ in range(4)] == [3, 5, 9, 9]
+    assert max(steps()) == 8
+    assert steps() == {8}
     store.abandon()
+
+
+def test_what_a_full_disk_kept_out_of_kv_is_folded_later(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    short(monkeypatch, slots=4)
+    store = open_store(path)
+    for number in range(5):
+        put(store, {f"k{number}": b"v"})
+    pages = store._conn.execute("PRAGMA page_count").get
+    store._conn.execute(f"PRAGMA max_page_count = {pages}").fetchall()
+    batch = Batch(6)
+    batch.kv[1] = {"a": b"1"}
+    batch.pages[1] = {number: b"p" * 3000 for number in range(1, 5)}
+    with pytest.raises(StoreFull):
+        store.write(batch)
+    assert in_kv(store) == {}
+    store._conn.execute(f"PRAGMA max_page_count = {pages + 100}").fetchall()
+    for number in range(5, 9):
+        put(store, {f"k{number}": b"v"})
+    assert sorted(in_kv(store)) == ["k0", "k1", "k2", "k3"]
+    store.abandon()
+    with open_again(path) as again:
+        assert again.scan(1) == ([(f"k{number}", b"v") for number in range(9)], True)
+
+
+def test_rows_of_before_there_were_halves_are_read(path: Path, store: SqliteStore) -> None:
+    put(store, {"a": b"1"}), put(store, {"b": b"2"})
+    conn = store._conn
+    conn.execute("UPDATE meta SET value = 7, sum = ? WHERE name = 'format'", (schema.meta_sum("format", 7),))
+    store.abandon()
+    with open_again(path) as again:
+        assert again.scan(1) == ([("a", b"1"), ("b", b"2")], True)
+        assert again._conn.execute("SELECT value FROM meta WHERE name = 'format'").get == schema.FORMAT
 
 
 def test_large_values_are_not_written_twice(store: SqliteStore) -> None:
@@ -184,6 +299,8 @@ DAMAGE = {
     "a number of another type": ("UPDATE redo SET seq = 'x' WHERE slot = 1", "checksum"),
     "a commit that is missing": ("DELETE FROM redo WHERE slot = 1", "lacks a part of commit 2"),
     "a part that is missing": ("DELETE FROM redo WHERE slot = 5", "lacks a part of commit 4"),
+    "the first row": ("DELETE FROM redo WHERE slot = 0", "lacks a part of commit 1"),
+    "a row in the other half": (f"UPDATE redo SET slot = slot + {redo.HALF} WHERE slot = 1", "lacks a part of commit 2"),
 }
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from actord.errors import StoreFull
 from actord.shards.slots import shard_of_slot, slot_of, slot_range
-from actord.storage import datadir, look_actor, redo
+from actord.storage import datadir, folding, look_actor
 from actord.storage.api import Alarm, Batch
 from actord.storage.backup import Standing, take_backup
 from actord.storage.doctor import examine
@@ -234,10 +234,11 @@ STEPS = {Walk.commit: 70, Walk.stop: 12, Walk.look: 8, Walk.back_up_and_restore:
 def walk(seed: int, folder: Path) -> None:
     dice = random.Random(seed)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(redo, "SLOTS", dice.choice([3, 5, 16, 256]))
-        patch.setattr(redo, "FOLD_ROWS", dice.choice([4, 12, 40, 1024]))
-        patch.setattr(redo, "FOLD_ROWS_LEAST", 2)
-        patch.setattr(redo, "FOLD_SECONDS", dice.choice([0.005, 0.0001, 1e-9]))
+        patch.setattr(folding, "SLOTS", dice.choice([3, 5, 16, 256]))
+        patch.setattr(folding, "MOST_ENTRIES", dice.choice([4, 12, 40, 1024]))
+        patch.setattr(folding, "STEP", dice.choice([1, 2, 5, 64]))
+        patch.setattr(folding, "STEP_LEAST", 1)
+        patch.setattr(folding, "STEP_SECONDS", dice.choice([0.005, 0.0001, 1e-9]))
         going = Walk(dice, folder)
         for step in dice.choices(list(STEPS), list(STEPS.values()), k=60):
             step(going)

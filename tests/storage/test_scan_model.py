@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from actord.storage import redo
+from actord.storage import folding
 from actord.storage.api import Batch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -36,9 +36,10 @@ RANGE = st.fixed_dictionaries(
 
 @pytest.fixture(scope="module", autouse=True)
 def _often_folded() -> Iterator[None]:
-    """So that a part of the values is in ``kv`` and a part of them is not yet."""
+    """So that a part of the values is in ``kv``, and a part in each half of ``redo``."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(redo, "FOLD_ROWS", 9)
+        patch.setattr(folding, "MOST_ENTRIES", 9)
+        patch.setattr(folding, "STEP", 2)
         yield
 
 
