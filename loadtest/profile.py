@@ -14,6 +14,7 @@ did not come up; 78 when the data would be kept in memory.
 from __future__ import annotations
 
 import argparse
+import re
 import shlex
 import shutil
 import subprocess
@@ -68,6 +69,8 @@ PARTS: dict[str, tuple[tuple[str, str], ...]] = {
     ),
 }
 PROGRAM = "the actor's own code"
+# As py-spy shortens them: from the package on, which in a clone is one of our folders.
+OURS = re.compile(r"(?:.*\bactord|sdk|server|shards|storage)/").match
 
 Profile = Mapping[str, float]
 
@@ -83,9 +86,9 @@ def part_of(role: str, stack: str, program: str) -> str | None:
         place = frame.partition("(")[2]
         if program in place:
             return PROGRAM
-        if "actord/" not in place:
+        if not OURS(place):
             continue
-        place = place.rpartition("actord/")[2]
+        place = place.rpartition("actord/")[2].removeprefix("sdk/")
         found = next((what for file, what in PARTS[role] if place.startswith(file)), LOOP)
         return f"{found} ({kernel})" if kernel else found
     return f"{LOOP} ({kernel})" if kernel else LOOP
