@@ -179,7 +179,7 @@ class Rows:
             self._shard.damage(error.detail)
             return
         self._shard.report.rows += newest.entries
-        for actor in newest.keys():
+        for actor in newest.pending():
             self._owned(actor, "values", nobody)
         if newest.rotten:
             self._shard.damage(

@@ -175,7 +175,7 @@ class Look:
         except StoreCorrupt:
             files.check()
             raise
-        redo.overlay(self.conn, f"s{number}", newest.keys())
+        redo.overlay(self.conn, f"s{number}", newest.pending())
         self.shards.append(number)
         self.commits[number] = newest.seq
 

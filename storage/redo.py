@@ -67,7 +67,7 @@ class Behind(NamedTuple):
     def entries(self) -> int:
         return sum(half.entries for half in self.halves)
 
-    def keys(self) -> Pending:
+    def pending(self) -> Pending:
         """The newest values, of both halves."""
         found: Pending = {}
         for half in self.halves:

@@ -1,4 +1,4 @@
-"""The newest values: kept in a row for each commit (``storage.redo``), moved into ``kv`` later (``storage.folding``)."""
+"""The newest values: a row for each commit (``storage.redo``), and their way into ``kv`` (``storage.folding``)."""
 
 from __future__ import annotations
 
@@ -203,7 +203,7 @@ def test_what_a_full_disk_kept_out_of_kv_is_folded_later(path: Path, monkeypatch
     store._conn.execute(f"PRAGMA max_page_count = {pages}").fetchall()
     batch = Batch(6)
     batch.kv[1] = {"a": b"1"}
-    batch.pages[1] = {number: b"p" * 3000 for number in range(1, 5)}
+    batch.pages[1] = dict.fromkeys(range(1, 5), b"p" * 3000)
     with pytest.raises(StoreFull):
         store.write(batch)
     assert in_kv(store) == {}
@@ -300,7 +300,10 @@ DAMAGE = {
     "a commit that is missing": ("DELETE FROM redo WHERE slot = 1", "lacks a part of commit 2"),
     "a part that is missing": ("DELETE FROM redo WHERE slot = 5", "lacks a part of commit 4"),
     "the first row": ("DELETE FROM redo WHERE slot = 0", "lacks a part of commit 1"),
-    "a row in the other half": (f"UPDATE redo SET slot = slot + {redo.HALF} WHERE slot = 1", "lacks a part of commit 2"),
+    "a row in the other half": (
+        f"UPDATE redo SET slot = slot + {redo.HALF} WHERE slot = 1",
+        "lacks a part of commit 2",
+    ),
 }
 
 
