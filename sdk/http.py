@@ -287,8 +287,11 @@ class Request:
     @classmethod
     def from_wire(cls, fields: list[Any], body: bytes) -> Request:
         """The request of a frame: ``fields`` is [method, target, [[name, value], ...], client address],
-        and the scheme behind them if it is not http."""
+        and the scheme behind them if it is not http. ``ValueError`` when they are none."""
         method, target, headers, client, *scheme = fields
+        texts = [method, target, *scheme, *(text for name, value in headers for text in (name, value))]
+        if not all(type(text) is str for text in texts) or not (client is None or type(client) is str):
+            raise ValueError("a request's fields are text")
         request = cls.__new__(cls)
         request._set(method, target, Headers.received(headers), body, client)
         if scheme:

@@ -63,6 +63,22 @@ def test_a_request_survives_the_wire() -> None:
     assert asyncio.run(came.text()) == "ä"
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        ["GET", 1, [], None],
+        ["GET", "/", [["a", 1]], None],
+        ["GET", "/", ["ab", "c"], None],
+        ["GET", "/", [], 1],
+        ["GET", "/", [], None, b"https"],
+        ["GET", "/", []],
+    ],
+)
+def test_fields_that_are_no_request_are_refused(fields: list[Any]) -> None:
+    with pytest.raises(ValueError, match=r"text|unpack"):
+        Request.from_wire(fields, b"")
+
+
 def test_a_body_is_bytes_text_or_json() -> None:
     request = Request("POST", body=b'{"n": 18446744073709551616}')
     assert asyncio.run(request.body()) == b'{"n": 18446744073709551616}'
