@@ -20,4 +20,6 @@ def slot_of(type_: str, name: str) -> int:
         seed = crc32(type_.encode() + b"\0")
         if len(_seeds) < 4096:  # types come from callers here: remember few
             _seeds[type_] = seed
-    return (crc32(name.encode(), seed) * 0x9E3779B1 & 0xFFFFFFFF) >> 22
+    crc = crc32(name.encode(), seed)
+    mixed = crc * 0x9E3779B1 & 0xFFFFFFFF
+    return mixed >> 22

@@ -40,7 +40,7 @@ LINGER_SECONDS = 2.0
 FRESH_SECONDS = 1.0
 
 
-class Connection(asyncio.Protocol):
+class Connection:
     """See the contract above. Created by ``HttpServer`` for each client."""
 
     __slots__ = (

@@ -8,7 +8,7 @@ import socket
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from time import monotonic, time
-from typing import Any
+from typing import Any, cast
 
 from actord.limits import LINK_BYTES
 from actord.measures import LoopLag
@@ -77,16 +77,20 @@ class HttpServer:
 
     async def listen(self, sockets: list[socket.socket], kind: type[Connection] = Connection) -> None:
         """Accept connections on TCP and unix sockets that listen already."""
+
+        def client() -> asyncio.Protocol:
+            return cast(asyncio.Protocol, kind(self))
+
         for sock in sockets:
             server: asyncio.Server | Acceptor
             if self.tls is not None and kind is Connection and sock.family != socket.AF_UNIX:
                 server = TlsAcceptor(sock, self, kind)
             elif self.settings.server.fronts > 1:
-                server = Acceptor(sock, lambda: kind(self))
+                server = Acceptor(sock, client)
             elif sock.family == socket.AF_UNIX:
-                server = await self.loop.create_unix_server(lambda: kind(self), sock=sock, backlog=BACKLOG)
+                server = await self.loop.create_unix_server(client, sock=sock, backlog=BACKLOG)
             else:
-                server = await self.loop.create_server(lambda: kind(self), sock=sock, backlog=BACKLOG)
+                server = await self.loop.create_server(client, sock=sock, backlog=BACKLOG)
             self._servers.append(server)
 
     def take(self, settings: Settings) -> None:

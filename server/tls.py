@@ -20,7 +20,7 @@ import ssl
 import stat
 from collections.abc import Callable
 from time import monotonic
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NoReturn, cast
 
 from actord.server.accepting import Acceptor
 from actord.server.exits import ConfigError
@@ -93,7 +93,7 @@ class TlsAcceptor(Acceptor):
     def __init__(self, sock: socket.socket, server: HttpServer, kind: Callable[[HttpServer], Connection]) -> None:
         self._server = server
         self._kind = kind
-        super().__init__(sock, lambda: kind(server))
+        super().__init__(sock, lambda: cast(asyncio.Protocol, kind(server)))
 
     async def _open(self, made: socket.socket) -> None:
         server = self._server
@@ -111,11 +111,11 @@ class TlsAcceptor(Acceptor):
             return
         connection: Connection | None = None
 
-        def factory() -> Connection:
+        def factory() -> asyncio.Protocol:
             nonlocal connection
             connection = self._kind(server)
             connection.begin_at(began)
-            return connection
+            return cast(asyncio.Protocol, connection)
 
         try:
             async with asyncio.timeout(patience):

@@ -31,7 +31,7 @@ from actord.errors import ActordError, StoreBroken
 from actord.measures import Histogram, new_times
 from actord.shards import alarm as clock
 from actord.shards.alarm import as_datetime
-from actord.shards.call import NO_DEADLINE, Call, Lifecycle, Sink, current_turn
+from actord.shards.call import NO_DEADLINE, Call, Lifecycle, Sink, Work, current_turn
 from actord.storage.api import Alarm, AlarmEntry
 
 if TYPE_CHECKING:
@@ -59,10 +59,10 @@ _TIMER_SLACK_SECONDS = 0.001  # loops count in milliseconds: less would spin
 Position = tuple[int, int]  # (due, actor)
 
 
-class Handler:
+class Handler(Work):
     """Stands where a user's method would: one for each type."""
 
-    __slots__ = ("function", "label", "name", "retries", "timeout", "times")
+    __slots__ = ("retries",)
 
     def __init__(self, timeout: float, retries: int) -> None:
         self.name = "alarm"

@@ -23,6 +23,8 @@ from actord import codec
 from actord.errors import ActorArgumentError, ActordError, BadRequest
 from msgspec import UNSET, Meta, UnsetType
 
+_astuple = msgspec.structs.astuple
+
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 NOTHING: Arguments = ((), {})
 
@@ -174,7 +176,7 @@ class Binder:
         return bound.args, bound.kwargs
 
     def _taken(self, struct: msgspec.Struct) -> Arguments:
-        values = msgspec.structs.astuple(struct)
+        values = _astuple(struct)
         if UNSET in values:  # parameters with defaults that were not given
             by_name = dict(zip(self._names, values, strict=True))
             return (), {name: value for name, value in by_name.items() if value is not UNSET}

@@ -6,7 +6,7 @@ import secrets
 from contextlib import contextmanager
 from contextvars import ContextVar
 from time import monotonic
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from actord import codec, json
 from actord.errors import ActordError, CodecError
@@ -17,7 +17,6 @@ from actord.shards.wire import MSGPACK, TIMING
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from actord.measures import Times
     from actord.shards.activation import Activation
     from actord.shards.alarms import Handler
     from actord.shards.registry import Method
@@ -140,14 +139,25 @@ class Trace:
         return found
 
 
-class Lifecycle:
+class Work:
+    """What a turn runs: a method of the user's, or what stands in its place."""
+
+    __slots__ = ("function", "label", "name", "timeout", "times")
+
+    name: str
+    label: bytes
+    function: Any
+    timeout: float | None
+    times: Any  # ``Times``; None: its turns are not counted
+
+
+class Lifecycle(Work):
     """Stands where a user's method would, when the runtime itself takes a turn: initialisation, deactivation."""
 
-    __slots__ = ("label", "name", "run", "timeout")
-
-    times: ClassVar[Times | None] = None  # its turns are not counted
+    __slots__ = ("run",)
 
     def __init__(self, name: str, timeout: float, run: Callable[[Call], Any]) -> None:
+        self.times = None
         self.name = name
         self.label = name.encode()
         self.timeout = timeout
@@ -195,6 +205,8 @@ class Call:
         "writes",
     )
 
+    trace: Trace  # only with the flag TRACED
+
     def __init__(
         self,
         sink: Sink,
@@ -219,7 +231,6 @@ class Call:
         self.deadline = deadline
         self.queued = queued
         self.cancelled = False
-        self.trace: Trace  # only with the flag TRACED
         # the turn
         self.started = 0.0
         self.ended = 0.0

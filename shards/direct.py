@@ -25,7 +25,7 @@ import mmap
 import os
 from pathlib import Path
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from actord.errors import ActordError, ActorOverloaded, PayloadTooLarge
 from actord.limits import DIRECT_CALLS, DIRECT_FRAME_BYTES, LINK_BYTES, NAME_BYTES
@@ -78,9 +78,9 @@ class DirectDoor:
         for left in Path(runtime_dir).glob(f"begun-direct-worker{index}-*"):  # by a worker that was killed
             left.unlink(missing_ok=True)
 
-    def __call__(self) -> DirectConnection:
+    def __call__(self) -> asyncio.Protocol:
         """A protocol for the next client."""
-        return DirectConnection(self)
+        return cast(asyncio.Protocol, DirectConnection(self))
 
     def begun_path(self) -> str:
         self._made += 1
@@ -90,11 +90,10 @@ class DirectDoor:
 class DirectConnection(Connection):
     """One client."""
 
-    blame = logging.WARNING
-    outside = True
-
     def __init__(self, door: DirectDoor) -> None:
         super().__init__(door.dispatcher)
+        self.blame = logging.WARNING
+        self.outside = True
         self._door = door
         self._reader = BatchReader(door.frame_bytes)
         self._draining = False
@@ -154,7 +153,7 @@ class DirectConnection(Connection):
         door.dispatcher.connections.add(self)
 
     def data_received(self, data: bytes) -> None:
-        super().data_received(data)
+        Connection.data_received(self, data)
         held = len(self._reader)
         if held != self._held:
             door = self._door

@@ -94,7 +94,7 @@ class Dispatcher:
             if method is None:
                 method = host.type.method(method_name)
             args, kwargs = _arguments(method, flags, body) if flags & MSGPACK else method.binder.from_json(body)
-            self._admit(sink, id_, sink.begun, host, name, method, args, kwargs, flags, deadline, now)
+            self._admit(sink, id_, sink.begun, host, name, method, args, kwargs, flags, deadline, now, sink.calls)
         except ActordError as error:
             self._refuse(sink, id_, flags, error)
 
@@ -117,7 +117,9 @@ class Dispatcher:
             if method is None:
                 method = host.type.method(method_name)
             args, kwargs = _arguments(method, flags, body) if flags & MSGPACK else method.binder.from_json(body)
-            call = self._admit(sink, id_, sink.begun, host, name, method, args, kwargs, flags, deadline, now)
+            call = self._admit(
+                sink, id_, sink.begun, host, name, method, args, kwargs, flags, deadline, now, sink.calls
+            )
             self._admitted(call, extras, flags, body)
         except ActordError as error:
             if "msg" in extras:
@@ -141,7 +143,9 @@ class Dispatcher:
                 self.events.open(sink, id_, host, name, self._shard(slot), slot, Request.from_wire(request, body))
                 return
             args = (Request.from_wire(request, body),)
-            call = self._admit(sink, id_, sink.begun, host, name, host.type.fetch, args, {}, flags, deadline, now)
+            call = self._admit(
+                sink, id_, sink.begun, host, name, host.type.fetch, args, {}, flags, deadline, now, sink.calls
+            )
             if extras:
                 self._admitted(call, extras, flags, b"")
         except ActordError as error:
@@ -205,7 +209,8 @@ class Dispatcher:
         ``body`` is what a frame would carry, ``extras`` as in the wire's CALLX.
         """
         now = monotonic()
-        call = self._admit(sink, 0, bytearray(1), self.hosts[type_], name, method, args, kwargs, MSGPACK, deadline, now)
+        host = self.hosts[type_]
+        call = self._admit(sink, 0, bytearray(1), host, name, method, args, kwargs, MSGPACK, deadline, now, None)
         if extras:
             self._admitted(call, extras, MSGPACK | PAIR, body)
         return call
@@ -260,6 +265,7 @@ class Dispatcher:
         flags: int,
         deadline: int,
         now: float,
+        calls: dict[int, Call] | None,
     ) -> Call:
         runner = self._runner
         act = host.activations.get(name)
@@ -276,7 +282,6 @@ class Dispatcher:
                 f"{len(act.mailbox)} calls wait for this {host.type.name} already.", retry_after=_RETRY_AFTER
             )
         call = Call(sink, id_, begun, act, method, args, kwargs, flags, deadline, now)
-        calls = getattr(sink, "calls", None)
         if calls is not None:
             calls[id_] = call
         runner.admit(call)

@@ -12,11 +12,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import mmap
-import os
 from time import monotonic
 from typing import TYPE_CHECKING, Protocol, cast
 
-from actord.limits import BEGUN_BYTES, MIB, STREAM_WINDOW_BYTES
+from actord.limits import MIB, STREAM_WINDOW_BYTES
+from actord.shards.begun import open_map
 from actord.shards.call import Call, Sink
 from actord.shards.inflow import BodyBroken, Chunks, Inflow
 from actord.shards.outflow import Outflow, begin_answer
@@ -71,12 +71,12 @@ class Cancellable(Protocol):
     def cancel(self) -> object: ...
 
 
-class Connection(asyncio.Protocol, Sink):
+class Connection(Sink):
     """One caller: a front, or another worker."""
 
-    blame = logging.ERROR  # the level of the log for a caller that makes no sense
-
     def __init__(self, dispatcher: Dispatcher) -> None:
+        self.blame = logging.ERROR  # the level of the log for a caller that makes no sense
+        self.outside = False
         self._dispatcher = dispatcher
         self._reader = BatchReader()
         self._transport: asyncio.Transport | None = None
@@ -127,6 +127,9 @@ class Connection(asyncio.Protocol, Sink):
         self._flush_due = False
         self._socket_bytes = 0
         self.flush()
+
+    def eof_received(self) -> None:
+        """The transport closes itself."""
 
     def pause_writing(self) -> None:
         self._room = asyncio.Event()
@@ -205,11 +208,7 @@ class Connection(asyncio.Protocol, Sink):
             self.hosts = self._dispatcher.hosts
         if kind != HELLO or version != VERSION:
             raise WireError(f"{caller!r} speaks version {version} of the wire format; this worker speaks {VERSION}")
-        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-        try:
-            self.begun = mmap.mmap(fd, BEGUN_BYTES)
-        finally:
-            os.close(fd)
+        self.begun = open_map(path)
         assert self._transport is not None
         self._transport.write(pack_batch([(READY, VERSION, self._dispatcher.facts)]))
         self._dispatcher.connections.add(self)

@@ -59,7 +59,7 @@ class KV:
     # -- the user's side
 
     async def get(self, key: str, default: Any = None) -> Any:
-        turn = self._turn()
+        turn = self.turn()
         if type(key) is not str or key not in _known_keys:
             _checked(key)
         if self._complete and turn.writes is None and not turn.cleared:
@@ -69,12 +69,12 @@ class KV:
         return default if raw is None else decode(raw)
 
     async def get_many(self, keys: Iterable[str]) -> dict[str, Any]:
-        turn = self._turn()
+        turn = self.turn()
         found = ((key, self._read(turn, _checked(key))) for key in _several(keys))
         return {key: decode(raw) for key, raw in found if raw is not None}
 
     async def put(self, key: str, value: Any) -> None:
-        turn = self._turn()
+        turn = self.turn()
         if type(key) is not str or key not in _known_keys:
             _checked(key)
         raw = encode(value)
@@ -86,20 +86,20 @@ class KV:
             turn.writes[key] = raw
 
     async def put_many(self, values: Mapping[str, Any]) -> None:
-        turn = self._turn()
+        turn = self.turn()
         encoded: dict[str, bytes | None] = {_checked(key): _encoded(key, value) for key, value in dict(values).items()}
         if encoded:
             turn.writes = encoded if turn.writes is None else turn.writes | encoded
 
     async def delete(self, key: str) -> bool:
-        return self._delete(self._turn(), _checked(key))
+        return self._delete(self.turn(), _checked(key))
 
     async def delete_many(self, keys: Iterable[str]) -> int:
-        turn = self._turn()
+        turn = self.turn()
         return sum(self._delete(turn, key) for key in [_checked(key) for key in _several(keys)])
 
     async def delete_all(self) -> None:
-        turn = self._turn()
+        turn = self.turn()
         if self.used_sql is not None:
             self.used_sql.clear(turn)
         turn.cleared = True
@@ -115,7 +115,7 @@ class KV:
         reverse: bool = False,
         limit: int = LIST_DEFAULT,
     ) -> dict[str, Any]:
-        turn = self._turn()
+        turn = self.turn()
         if type(limit) is not int or not 1 <= limit <= LIST_MAX:
             raise ValueError(f"limit must be an integer of 1 to {LIST_MAX}, not {limit!r}")
         if start is not None and start_after is not None:
@@ -145,13 +145,13 @@ class KV:
         return Transaction(self)
 
     def set_alarm(self, when: When) -> Done:
-        return alarm.set_alarm(self._turn(), when)
+        return alarm.set_alarm(self.turn(), when)
 
     async def get_alarm(self) -> datetime | None:
-        return alarm.get_alarm(self._turn())
+        return alarm.get_alarm(self.turn())
 
     def delete_alarm(self) -> Done:
-        return alarm.delete_alarm(self._turn())
+        return alarm.delete_alarm(self.turn())
 
     # -- the turn's side
 
@@ -165,8 +165,6 @@ class KV:
         if turn.block is not None:
             turn.block.check()
         return turn
-
-    _turn = turn
 
     def mark(self, turn: Call) -> Mark:
         return None if self.used_sql is None else self.used_sql.mark(turn)
@@ -272,7 +270,7 @@ class KV:
         writes = turn.writes or {}
         if not self._loaded:
             self._load()
-        if self.actor_id is None and not any(raw is not None for raw in writes.values()):
+        if self.actor_id is None and not _any_value(writes):
             return  # nothing there, nothing to delete
         actor_id = self.ensure_id(batch)
         if turn.cleared:
@@ -361,6 +359,10 @@ def _checked(key: str) -> str:
     if size <= 64 and len(_known_keys) < 4096:
         _known_keys.add(key)
     return key
+
+
+def _any_value(writes: dict[str, bytes | None]) -> bool:
+    return any(raw is not None for raw in writes.values())
 
 
 def _utf8_size(key: str) -> int:

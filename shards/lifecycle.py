@@ -1,11 +1,23 @@
-"""The turns that the runtime takes itself in an instance's life: it begins, and it goes."""
+"""An instance's life: it is built; and the turns that the runtime takes itself, as it begins and as it goes."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Callable
+from contextvars import copy_context
+from typing import TYPE_CHECKING, Any
+
+from actord.shards.activation import ActorContext
 
 if TYPE_CHECKING:
+    from actord.shards.activation import Activation
     from actord.shards.call import Call
+
+
+def build(act: Activation, env: Any) -> list[Callable[[], Awaitable[Any]]]:
+    """Construct the instance, in a context of its own. What has to run before its first turn."""
+    context = ActorContext(act, env)
+    act.instance = copy_context().run(act.host.type.build, context, env)
+    return context.initialisers()
 
 
 async def activate(turn: Call) -> None:

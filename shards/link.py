@@ -30,7 +30,8 @@ from time import monotonic
 from typing import Any, Protocol, cast
 
 from actord.errors import ActorOverloaded
-from actord.limits import BEGUN_BYTES, LINK_BYTES, LINK_CALLS
+from actord.limits import LINK_BYTES, LINK_CALLS
+from actord.shards.begun import make_map
 from actord.shards.shedding import Shedding
 from actord.shards.wire import (
     BODY,
@@ -110,7 +111,7 @@ class Relay(Protocol):
         ...
 
 
-class Link(asyncio.Protocol):
+class Link:
     """One worker, seen from a caller's process. Reconnects for as long as ``close`` was not called."""
 
     def __init__(
@@ -126,7 +127,7 @@ class Link(asyncio.Protocol):
         self.path = path
         self._caller = caller
         self._begun_path = begun_path
-        self._begun = _open_begun_map(begun_path)
+        self._begun = make_map(begun_path)
         self._on_ready = on_ready
         self._on_down = on_down
         self._loop = asyncio.get_running_loop()
@@ -165,7 +166,7 @@ class Link(asyncio.Protocol):
             await asyncio.sleep(RECONNECT_SECONDS)
         while not self._closed:
             with contextlib.suppress(OSError):
-                await self._loop.create_unix_connection(lambda: self, self.path)
+                await self._loop.create_unix_connection(lambda: cast(asyncio.Protocol, self), self.path)
                 return
             await asyncio.sleep(RECONNECT_SECONDS)
 
@@ -357,6 +358,15 @@ class Link(asyncio.Protocol):
             else:
                 self._control(frame)
 
+    def eof_received(self) -> None:
+        """The transport closes itself."""
+
+    def pause_writing(self) -> None:
+        """Bounded by LINK_BYTES instead."""
+
+    def resume_writing(self) -> None:
+        """Likewise."""
+
     def _stream(self, kind: int, id_: int, first: Any, second: Any) -> None:
         """HEAD with status and head, or DATA with bytes and state."""
         if kind == HEAD:
@@ -482,15 +492,3 @@ def _send_again(waiter: Waiter) -> bool:
         return False
     waiter.frame = (*frame[:5], frame[5] | {"again": times}, *frame[6:])
     return True
-
-
-def _open_begun_map(path: str) -> mmap.mmap:
-    # Never the file of a caller that died: the worker may still hold calls of its that mark and unmark there.
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(path)
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        os.ftruncate(fd, BEGUN_BYTES)
-        return mmap.mmap(fd, BEGUN_BYTES)
-    finally:
-        os.close(fd)

@@ -60,7 +60,7 @@ ERROR_CHARS = 1_000
 NOT_COUNTED = frozenset({"ActorUnavailable", "ActorOverloaded", "ActorOutputGateError", "StoreBroken", "StoreFull"})
 
 
-class _Delivery(Sink, Waiter):
+class _Delivery(Waiter):
     """One attempt. Its end is looked at in the next step: the gate or a link is in the middle of its work."""
 
     __slots__ = ("lane", "message", "outbox", "pair", "place")
@@ -72,14 +72,23 @@ class _Delivery(Sink, Waiter):
         self.message = message
         self.place = place
 
-    def put(self, call: Call) -> None:
-        self.outbox.ended(self, call.status, call.body)
-
     def on_reply(self, status: int, body: bytes, head: bytes | None) -> None:
         self.outbox.ended(self, status, body)
 
     def on_lost(self, begun: bool) -> None:
         self.outbox.ended(self, ActorUnavailable.status, b"")
+
+
+class _Own(Sink):
+    """Where the reply goes of a delivery to this worker itself."""
+
+    __slots__ = ("delivery",)
+
+    def __init__(self, delivery: _Delivery) -> None:
+        self.delivery = delivery
+
+    def put(self, call: Call) -> None:
+        self.delivery.outbox.ended(self.delivery, call.status, call.body)
 
 
 class Outbox:
@@ -299,7 +308,7 @@ class Outbox:
                 return
             raise as_error(error, f"{message.type}.{message.method}") from error
         call = self._dispatcher.local(
-            delivery, message.type, message.name, method, args, kwargs, message.args, {}, NO_DEADLINE
+            _Own(delivery), message.type, message.name, method, args, kwargs, message.args, {}, NO_DEADLINE
         )
         # Its turn has not begun: admission only queues it.
         call.once = FromHere(message.id) if mark is None else arrive(target, mark)

@@ -5,10 +5,22 @@ from __future__ import annotations
 import logging
 from contextlib import suppress
 from math import isfinite
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from actord import codec, json
-from actord.errors import ActordError, ActorMethodError, CodecError, StoreCorrupt
+from actord.errors import (
+    ActordError,
+    ActorError,
+    ActorFetchTimeoutError,
+    ActorMethodError,
+    ActorMethodTimeoutError,
+    CodecError,
+    InstanceAborted,
+    StoreCorrupt,
+)
+
+if TYPE_CHECKING:
+    from actord.shards.call import Call
 
 MSGPACK_HEAD = b"Content-Type: application/msgpack\r\n"
 PROBLEM_HEAD = b"Content-Type: application/problem+json\r\n"
@@ -34,6 +46,20 @@ def method_error(error: BaseException, label: str) -> ActorMethodError:
     except BaseException:
         message = "(its message can't be shown)"
     return ActorMethodError(f"{label} raised {name}: {message}", error_type=name)
+
+
+def timeout_error(call: Call, detail: str) -> ActordError:
+    """What the caller is told when a turn ran over its limit."""
+    kind = ActorFetchTimeoutError if call.method is call.act.host.type.fetch else ActorMethodTimeoutError
+    return kind(detail, applied="unknown" if call.reached else "no")
+
+
+def log_failure(log: logging.Logger, message: str, failure: ActordError, error: BaseException) -> None:
+    """Log why a turn failed, unless that is what its method wanted, or was told before."""
+    if isinstance(failure, ActorError | InstanceAborted) or failure.reported:
+        return
+    told = error if issubclass(type(error), StoreCorrupt) else failure
+    log_fault(log, f"{message}: {getattr(told, 'detail', '')}", error)
 
 
 def log_fault(log: logging.Logger, message: str, error: BaseException) -> None:

@@ -27,6 +27,7 @@ from actord.limits import TYPE_CHARS
 from actord.measures import new_times
 from actord.settings import ActorBinding, App, MountedProgram
 from actord.shards.arguments import AnnotationError, Binder
+from actord.shards.call import Work
 from actord.shards.socket_handlers import socket_handlers
 
 FrontDoor = Callable[[Request, Any], Coroutine[Any, Any, Response]]
@@ -53,10 +54,10 @@ class ProgramError(Exception):
     """The program can't be served; the message says why and what to change."""
 
 
-class Method:
+class Method(Work):
     """One callable method of a type."""
 
-    __slots__ = ("binder", "function", "label", "name", "timeout", "times")
+    __slots__ = ("binder",)
 
     def __init__(self, owner: str, name: str, function: Callable[..., Any], timeout: float | None) -> None:
         self.name = name
@@ -373,7 +374,8 @@ def _import(app: App) -> ModuleType:
 def _theirs(error: Exception) -> Exception:
     """The error with the frames of the program alone: how it is imported helps nobody."""
     frames = error.__traceback__
-    while frames and frames.tb_frame.f_code.co_filename.startswith((__file__, importlib.__file__, "<frozen importlib")):
+    python = (importlib.__file__, "<frozen importlib")
+    while frames and (frames.tb_frame.f_globals is globals() or frames.tb_frame.f_code.co_filename.startswith(python)):
         frames = frames.tb_next
     return error.with_traceback(frames)
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from actord.errors import ActorOutputGateError
 from actord.shards.call import Call
 from actord.shards.committer import Flusher, GroupCommitter
 from actord.shards.gate import OutputGate
 from actord.shards.slots import slot_range
-from actord.shards.turns import TurnRunner
 from actord.storage.api import Store
+
+if TYPE_CHECKING:
+    from actord.shards.turns import TurnRunner
 
 
 class Shard:

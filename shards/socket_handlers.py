@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from actord.measures import new_times
+from actord.shards.call import Work
 from actord.shards.socket_events import connect, disconnect
 
 if TYPE_CHECKING:
@@ -20,10 +21,10 @@ _SIGNATURES = {
 }
 
 
-class SocketHandler:
+class SocketHandler(Work):
     """Stands where a user's method would."""
 
-    __slots__ = ("function", "label", "name", "timeout", "times")
+    __slots__ = ()
 
     def __init__(self, name: str, function: Callable[..., Any], timeout: float | None) -> None:
         self.name = name

@@ -12,6 +12,7 @@ in them, 0.5 µs of a call of 9. ``yield from`` takes its result without any of 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
+from contextvars import Context, copy_context
 from types import CoroutineType, coroutine
 from typing import Any, Final
 
@@ -27,6 +28,7 @@ class Stepping:
     """The part of ``TurnRunner`` that steps coroutines."""
 
     send: Callable[[Any], Any]  # to the stepper that waits for a call
+    context: Context  # of the last turn that has begun
 
     def __init__(self) -> None:
         self.box = private_box()  # the turn being stepped, for the supervisor
@@ -34,6 +36,11 @@ class Stepping:
         self.result: Any = None
         self._stepper: Stepper
         self._make_stepper()
+
+    def begin(self, call: Call) -> Any:
+        """Begin a turn in ``context``, a new one: what ``send`` says."""
+        self.context = context = copy_context()
+        return context.run(self.send, call)
 
     def leave(self) -> Stepper:
         """The stepper of the turn that has just been begun, which is no longer ours."""

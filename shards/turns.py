@@ -19,31 +19,27 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Generator
-from contextvars import Context, copy_context
+from contextvars import Context
 from time import monotonic
 from types import coroutine
 from typing import TYPE_CHECKING, Any
 
 from actord.errors import (
     ActordError,
-    ActorError,
-    ActorFetchTimeoutError,
-    ActorMethodTimeoutError,
     ActorUnavailable,
     BlockConcurrencyTimeoutError,
     CodecError,
     InstanceAborted,
     StoreBroken,
-    StoreCorrupt,
 )
 from actord.http import Response
-from actord.shards.activation import Activation, ActorContext
+from actord.shards.activation import Activation
 from actord.shards.admission import Admission
 from actord.shards.blackbox import COMMITTING, NOTHING, mark
 from actord.shards.blocking import BLOCKING_SECONDS, BlockingSteps
 from actord.shards.call import NO_DEADLINE, Call, Lifecycle, Sink, as_turn
-from actord.shards.lifecycle import activate, deactivate
-from actord.shards.problem import as_error, log_fault, result_error
+from actord.shards.lifecycle import activate, build, deactivate
+from actord.shards.problem import as_error, log_failure, result_error, timeout_error
 from actord.shards.slices import LOOK_SECONDS, SHORT_SECONDS, SLICE_SECONDS, STEP_SECONDS, Slices, give_way
 from actord.shards.stepping import ENDED, Stepper, Stepping
 
@@ -181,33 +177,46 @@ class TurnRunner(Stepping):
                 if ready:
                     slices.last, slices.names = ready[-1], len(ready)
                 continue
-            call = ready.popleft()
-            if self.stopped or not self._begin(call):
-                late = monotonic() > slice_end
+            left = self._run(task, slice_end)
+            if left is None:
+                late = True
                 continue
-            context = copy_context()
+            self._start_pump()
+            if left:  # else a turn cancelled the task it ran in: the next one must not feel it
+                yield from self._suspended(task, *left)
+            return
+
+    def _run(self, task: asyncio.Task[Any], slice_end: float) -> tuple[Any, ...] | None:
+        """Run turns until the slice is over (None), one awaits something, or one has cancelled the task (())."""
+        ready = self._ready
+        while ready:
+            call: Call = ready.popleft()
+            if self.stopped or not self._begin(call):
+                if monotonic() > slice_end:
+                    break
+                continue
             self.now_running = call
             try:
-                yielded = context.run(self.send, call)
+                yielded = self.begin(call)
             except BaseException as error:
                 self.leave()
                 self._fail(call, error)
             else:
                 if yielded is not ENDED:
-                    stepper = self.leave()
-                    self._start_pump()
-                    call.task = task
-                    yield from self._suspended(call, context, stepper, yielded)
-                    return
+                    return call, self.context, self.leave(), yielded
                 self._succeed(call, self.result)
-            if task.cancelling():  # the turn cancelled the task it ran in: the next turn must not feel it
-                self._start_pump()
-                return
-            late = call.ended > slice_end
+            if task.cancelling():
+                return ()
+            if call.ended > slice_end:
+                break
+        return None
 
-    def _suspended(self, call: Call, context: Context, stepper: Stepper, yielded: Any) -> Generator[Any, Any, None]:
+    def _suspended(
+        self, task: asyncio.Task[Any], call: Call, context: Context, stepper: Stepper, yielded: Any
+    ) -> Generator[Any, Any, None]:
         """Carry a turn that awaits something to its end, in a task that is now its own."""
         step: Callable[[Any], Any]
+        call.task = task
         self.suspended += 1
         took = monotonic() - call.started
         if took > BLOCKING_SECONDS:
@@ -324,11 +333,9 @@ class TurnRunner(Stepping):
     def _build(self, call: Call) -> bool:
         """Construct the instance; queue its initialisation before the call if it has one. False when that failed."""
         act = call.act
-        context = ActorContext(act, self._env)
         mark(self.box, 0, b"__init__", act.label)  # a constructor may hold the worker as well
         try:
-            act.instance = copy_context().run(act.host.type.build, context, self._env)
-            initialisers = context.initialisers()
+            initialisers = build(act, self._env)
         except BaseException as error:
             self._discard(act, as_error(error, f"{act.host.type.name}.__init__"), call)
             return False
@@ -396,10 +403,8 @@ class TurnRunner(Stepping):
             act.shard.committer.break_off(error)
         label = f"{act.host.type.name}.{call.method.name}"
         failure = as_error(error, label)
-        if not isinstance(failure, ActorError | InstanceAborted) and not failure.reported:
-            told = error if issubclass(type(error), StoreCorrupt) else failure
-            with as_turn(call):  # the line is the turn's
-                log_fault(log, f"{label} of {act.name!r} failed: {getattr(told, 'detail', '')}", error)
+        with as_turn(call):  # the line of the log is the turn's
+            log_failure(log, f"{label} of {act.name!r} failed", failure, error)
         if call.method is self._initialise:
             self._discard(act, failure, None)
             return
@@ -429,8 +434,7 @@ class TurnRunner(Stepping):
         if call.method is self._initialise:
             self._discard(act, BlockConcurrencyTimeoutError(detail, retry_after=1), None)
         else:
-            kind = ActorFetchTimeoutError if call.method is act.host.type.fetch else ActorMethodTimeoutError
-            call.fail(kind(detail, applied="unknown" if call.reached else "no"))
+            call.fail(timeout_error(call, detail))
             self._answer(call)
             self._next(act)
         if self._parked is not None:

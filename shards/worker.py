@@ -232,7 +232,9 @@ class Worker:
         self.outbox.start()
         self.dispatcher.await_fronts(f"front-{index}" for index in range(self.settings.server.fronts))
         sock = socket.socket(fileno=os.dup(self._boot["listen"]))
-        self._servers.append(await self._loop.create_unix_server(lambda: Connection(self.dispatcher), sock=sock))
+        self._servers.append(
+            await self._loop.create_unix_server(lambda: cast(asyncio.Protocol, Connection(self.dispatcher)), sock=sock)
+        )
         if "direct" in self._boot:
             await self._open_direct(self._boot)
         self._sweeping = self._loop.call_later(SWEEP_SECONDS, self._sweep)
