@@ -1,0 +1,2 @@
+cpdef bytes encode(value)
+cpdef decode(data)
