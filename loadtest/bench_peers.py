@@ -22,7 +22,7 @@ from rich.console import Console
 
 CELLS = [("uniform", 1), ("uniform", 64), ("uniform", 256), ("hot", 64), ("read", 64)]
 # The order within the first round. Restate, which is busy without any call, comes up last.
-SYSTEMS = ("actord", "hello", "fastapi", "fastapi-update", "redis", "pgbench", "workerd", "restate")
+SYSTEMS = ("actord", "actord-compiled", "hello", "fastapi", "fastapi-update", "redis", "pgbench", "workerd", "restate")
 PUBLISHED = Path("docs/performance/peers.md")
 
 
@@ -43,13 +43,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     results = outcome.to_json()
     table = peers_report.table_of(results)
     reach = peers_report.figures(table)
+    compiled = peers_report.figures(table, "actord-compiled")
     results["figures"] = [figure.to_json() for figure in reach]
+    results["figures_compiled"] = [figure.to_json() for figure in compiled]
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
     console.print(f"written: {options.out}", markup=False)
     write(results, options.out, options.publish, console)
     words = Console(width=220, highlight=False)
     words.print(report.reached_table(reach))
+    if "actord-compiled" in results["systems"]:
+        words.print("compiled:", report.reached_table(compiled))
     report.print_disturbed(words, table)
     missed = options.strict and any(figure.reached is False for figure in reach)
     return 0 if outcome.sound and not missed else 1

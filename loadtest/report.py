@@ -90,10 +90,10 @@ def _cell(key: Key, group: Sequence[Sample]) -> Cell:
     )
 
 
-def ratio(table: Mapping[Key, Cell], over: str, spread: str, connections: int) -> float | None:
+def ratio(table: Mapping[Key, Cell], over: str, spread: str, connections: int, ours: str = "actord") -> float | None:
     """actord's median rate over another system's in the same cell; None when either is missing or answered nothing."""
-    ours, theirs = table.get(("actord", spread, connections)), table.get((over, spread, connections))
-    return ours.rate / theirs.rate if ours and theirs and theirs.rate else None
+    own, theirs = table.get((ours, spread, connections)), table.get((over, spread, connections))
+    return own.rate / theirs.rate if own and theirs and theirs.rate else None
 
 
 def figures(table: Mapping[Key, Cell], idle_memory: Sequence[Mapping[str, object]]) -> list[Figure]:

@@ -47,6 +47,7 @@ STARTERS: dict[str, Callable[[Options, Path], AbstractContextManager[System]]] =
     "workerd": lambda options, folder: peer_systems.workerd(folder, options.modules),
     "restate": lambda options, folder: peer_systems.restate(folder, options.modules),
     "actord": lambda options, folder: systems.actord(folder, options.actord, options.app),
+    "actord-compiled": lambda options, folder: systems.compiled(folder, options.actord, options.app),
 }
 FAILURES = (SystemFailed, MeasureError, AuditError)
 
@@ -195,13 +196,13 @@ def _run(options: Options, directory: Path, stack: ExitStack, console: Console, 
 
 
 def _warm_up(system: System, cells: Sequence[tuple[str, int]], console: Console) -> None:
-    """Fill what has no opening balances yet, then short runs: code is loaded, names were touched."""
+    """Fill what has no opening balances yet, then short runs: code is loaded, names were touched, logs have grown."""
     if system.accounts and not system.filled:
         console.print(f"opening {system.names:,} accounts: {system.name}")
         system.accounts.open()
     # A client of its own learns each cell's rate here; for wrk one run is enough.
     for spread, connections in [cell for cell in cells if system.has(cell[0])] if system.client else [("uniform", 64)]:
-        result = system.load(spread, connections, 1)
+        result = system.load(spread, connections, 1 if system.client else 4)
         if system.accounts:
             system.accounts.ledger.add(result, connections)
 

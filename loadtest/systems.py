@@ -27,6 +27,7 @@ from actord.loadtest.audit import NAMES, OPENING_BALANCE, Accounts, Book
 from actord.loadtest.measure import DEBIT_BODY, DEBIT_PATH, WrkResult, run_wrk
 
 READ_PATH = "/actors/Account/acct-%d/balance"
+COMPILED = Path(".compiled").absolute()
 READY_SECONDS = 60
 STOP_SECONDS = 20.0
 
@@ -161,16 +162,16 @@ def hello(directory: Path) -> Iterator[System]:
 
 
 @contextmanager
-def actord(directory: Path, command: Sequence[str], app: str) -> Iterator[System]:
+def actord(directory: Path, command: Sequence[str], app: str, *, name: str = "actord") -> Iterator[System]:
     """actord as a user starts it, on a new data directory. ``command`` is the program, such as ``["actord"]``."""
-    port, log = free_port(), directory / "actord.log"
-    data = directory / "actord-data"
+    port, log = free_port(), directory / f"{name}.log"
+    data = directory / f"{name}-data"
     arguments = [*command, "serve", app, "--port", str(port), "--data-dir", str(data)]
     accounts = Accounts(port)
     with process(arguments, log) as pid:
         wait_until(accounts.answers, pid, log, "actord")
         yield System(
-            "actord",
+            name,
             port,
             [pid],
             accounts,
@@ -178,6 +179,15 @@ def actord(directory: Path, command: Sequence[str], app: str) -> Iterator[System
             read_path=READ_PATH,
             keeps="SQLite's log, one sync for the calls of a moment",
         )
+
+
+@contextmanager
+def compiled(directory: Path, command: Sequence[str], app: str) -> Iterator[System]:
+    """The same with its hot path compiled, which ``make compiled`` puts into COMPILED."""
+    if not list(COMPILED.glob("actord/shards/turns.*.so")):
+        raise SystemMissing(f"{COMPILED} is not there: make compiled")
+    with actord(directory, ["env", f"PYTHONPATH={COMPILED}", *command], app, name="actord-compiled") as system:
+        yield system
 
 
 @contextmanager

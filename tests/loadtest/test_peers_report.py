@@ -94,6 +94,21 @@ def test_the_page_shows_medians_ratios_and_what_strace_saw() -> None:
     assert found["uvloop + httptools, hello world"][1] == ["0.4"] * 5
 
 
+def test_a_compiled_actord_stands_beside_the_other_with_ratios_and_figures_of_its_own() -> None:
+    results = stored()
+    results["systems"]["actord-compiled"] = results["systems"]["actord"]
+    compiled = [sample("actord-compiled", *cell, RATES["actord"] * 4).to_json() for cell in bench_peers.CELLS]
+    results["samples"] += compiled
+    text = peers_report.markdown(results)
+    assert text.index("\nactord is so many times:") < text.index("\nactord (compiled) is so many times:")
+    _, pure, faster, _ = rows(text)["FastAPI + PostgreSQL, row lock"]
+    assert (pure[:4], faster[:4]) == (["20"] * 4, ["40"] * 4)
+    table = peers_report.table_of(results)
+    ours, theirs = peers_report.figures(table), peers_report.figures(table, "actord-compiled")
+    assert [figure.value for figure in theirs][:4:2] == [40, 0.8]
+    assert [figure.value for figure in ours][:4:2] == [20, 0.4]
+
+
 def test_what_was_left_out_is_named_with_its_reason_and_is_in_no_table() -> None:
     text = peers_report.markdown(stored())
     assert "* workerd, Durable Objects on disk: its log ends with: too many files\n" in text

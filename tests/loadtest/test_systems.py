@@ -135,6 +135,12 @@ def test_data_in_memory_is_refused() -> None:
     assert set(shared.iterdir()) == before
 
 
+def test_a_compiled_actord_that_was_not_built_says_how_it_is(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(systems, "COMPILED", folder)
+    with pytest.raises(systems.SystemMissing, match="make compiled"), systems.compiled(folder, ["actord"], "app.py"):
+        pass
+
+
 def test_options_are_checked(capsys: pytest.CaptureFixture[str]) -> None:
     options = bench.parse(["--quick", "--connections", "1,8", "--only", "actord,hello", "--actord", "x -m 'y z'"])
     assert (options.rounds, options.seconds, options.connections) == (1, 2, [1, 8])
