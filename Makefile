@@ -11,14 +11,18 @@ DEV    := $(VENV)/.installed-dev
 BENCH  := $(VENV)/.installed-bench
 PEERS  := .peers/.installed
 SITE   := $(VENV)/.installed-docs
+CYTHON := $(VENV)/.installed-compiled
 TYPED  := .typecheck
+BUILT  := .compiled
 
-.PHONY: help serve test test-tools proof lint format bench bench-peers bench-growth bench-sql bench-calls bench-keys bench-direct bench-scaling bench-ws bench-overload load load-web bench-latency profile docs docs-serve clean
+.PHONY: help serve test test-tools compiled test-compiled proof lint format bench bench-peers bench-growth bench-sql bench-calls bench-keys bench-direct bench-scaling bench-ws bench-overload load load-web bench-latency profile docs docs-serve clean
 
 help:
 	@echo "make serve    the account example on 127.0.0.1:8000"
 	@echo "make test     the tests; TEST_JOBS=0 runs them one after the other, PYTEST_FLAGS='-x tests/system' what you like"
 	@echo "make test-tools  installs what tests skip without: PostgreSQL, wrk, redis-tools, promtool, pyright, ..."
+	@echo "make compiled  the server compiled by Cython, in .compiled: PYTHONPATH=.compiled .venv/bin/actord serve ..."
+	@echo "make test-compiled  those tests of it that are about what is compiled"
 	@echo "make proof    the faults at length: power cuts, I/O errors, kills; PROOF_SECONDS=1800 PROOF_SEED= PROOF_FLAGS="
 	@echo "make lint     style and types"
 	@echo "make format   put the source into its style"
@@ -55,6 +59,25 @@ test-tools: $(BENCH) $(SITE)
 	@for wish in wrk=wrk pg_ctlcluster=postgresql redis-benchmark=redis-tools ip=iproute2 openssl=openssl \
 		unshare=util-linux promtool=prometheus npm=npm; do .ci/apt --optional $$wish; done
 	@$(PIP) install pyright && $(BIN)/pyright --version >/dev/null || echo "without pyright: what needs it will skip" >&2
+
+# A tree that runs: links to the sources, and beside them what setup.py makes of those with a .pxd; only what has changed.
+compiled: $(DEV) $(CYTHON)
+	@.ci/apt gcc=gcc
+	@$(BIN)/python -c 'import os, sys, sysconfig; sys.exit(not os.path.exists(sysconfig.get_path("include") + "/Python.h"))' \
+		|| .ci/apt =python3-dev
+	@echo "compiling what has changed into $(BUILT) ..." >&2
+	@ACTORD_COMPILE=1 $(BIN)/python setup.py -q build_ext --build-lib $(BUILT) --links
+
+# All that is about a worker, and of the whole servers what goes through everything that is compiled and waits for little.
+COMPILED_TESTS := tests/shards \
+	$(patsubst %,tests/server/test_%.py,access corpus curl deadlines front heads_keys http refusals routes slotmap tls \
+		websocket_conformance websocket_handshake websocket_limits websocket_worker_loss worker_loss) \
+	$(patsubst %,tests/system/test_%.py,account_example asgi calls_between_workers events front_door http_errors \
+		idempotency metrics model names outbox reload_direct sql streams uploads websocket websocket_kills worker_death)
+
+test-compiled: compiled
+	@PYTHONPATH=$(CURDIR)/$(BUILT) $(BIN)/actord --version | grep compiled
+	@PYTHONPATH=$(CURDIR)/$(BUILT) $(BIN)/python -m pytest -n $(TEST_JOBS) --dist loadfile $(PYTEST_FLAGS) $(COMPILED_TESTS)
 
 # Needs root for its real file systems; what can't be had is skipped, and the report says so.
 proof: $(DEV)
@@ -139,7 +162,7 @@ docs-serve: $(SITE)
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs serve --dev-addr 127.0.0.1:8001
 
 clean:
-	@rm -rf $(VENV) $(TYPED) site build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@rm -rf $(VENV) $(TYPED) $(BUILT) site build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -156,6 +179,11 @@ $(DEV): pyproject.toml | $(VENV)/bin/python
 $(BENCH): pyproject.toml $(DEV)
 	@echo "installing what the benchmark needs into $(VENV) ..." >&2
 	@$(PIP) install -e '.[dev,client,browser,bench]'
+	@touch $@
+
+$(CYTHON): pyproject.toml $(DEV)
+	@echo "installing Cython into $(VENV) ..." >&2
+	@$(PIP) install -e '.[compiled]'
 	@touch $@
 
 $(SITE): pyproject.toml | $(VENV)/bin/python

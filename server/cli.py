@@ -5,6 +5,8 @@ Only this module and ``commands`` import typer and rich: no child process ever l
 
 from __future__ import annotations
 
+import importlib.machinery
+import importlib.util
 import sys
 from collections.abc import Callable
 from typing import Annotated, Any
@@ -79,9 +81,15 @@ for chapter, commands in CHAPTERS.items():
             app.command(name, rich_help_panel=chapter)(command)
 
 
+def _compiled() -> bool:
+    """Whether what runs turns is an extension module. It is looked for and not loaded: that would take a while."""
+    found = importlib.util.find_spec("actord.shards.turns")
+    return found is not None and isinstance(found.loader, importlib.machinery.ExtensionFileLoader)
+
+
 def _version(wanted: bool) -> None:
     if wanted:
-        print(actord.__version__)
+        print(f"{actord.__version__} (compiled)" if _compiled() else actord.__version__)
         raise typer.Exit
 
 

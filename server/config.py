@@ -39,8 +39,8 @@ SHORT = {
     "ACTORD_WORKERS": ("server", "workers"),
     "ACTORD_DATA_DIR": ("server", "data_dir"),
 }
-# Read elsewhere: by clients and `actord call`, by `actord serve` for --config, by failpoints and tests.
-OTHER_VARIABLES = frozenset({"ACTORD_URL", "ACTORD_CONFIG", "ACTORD_TOKEN"})
+# Read elsewhere: by clients and `actord call`, by `actord serve` for --config, by setup.py, by failpoints and tests.
+OTHER_VARIABLES = frozenset({"ACTORD_URL", "ACTORD_CONFIG", "ACTORD_TOKEN", "ACTORD_COMPILE"})
 OTHER_PREFIXES = ("ACTORD_FAILPOINT", "ACTORD_TEST_")
 PATHS = frozenset(("server", key) for key in ("data_dir", "uds", "token_file", "tls_cert", "tls_key", "tls_client_ca"))
 

@@ -12,5 +12,5 @@ cdef class Meter:
     cdef public object _deepest
     @cython.locals(call=Call, now=double, waited=double, spent=double, total=double, arrived=double, at=Py_ssize_t, slow=double, first=double, times=list, queue=list, whole=list, ended=double, started=double, queued=double, took=double, wait=double)
     cpdef left(self, list calls)
-    @cython.locals(call=Call, first=Call, last=Call, now=double, wait=Histogram)
+    @cython.locals(call=Call, now=double, wait=Histogram)
     cpdef durable(self, double submitted, list calls)

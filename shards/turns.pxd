@@ -26,7 +26,6 @@ cdef class TurnRunner(Stepping):
     cpdef _settle(self, bint commit=*)
     @cython.locals(act=Activation, now=double, remaining=double, limit=double)
     cpdef bint _begin(self, Call call) except *
-    @cython.locals(act=Activation)
     cpdef bint _answered_before(self, Call call) except *
     @cython.locals(act=Activation)
     cpdef bint _build(self, Call call) except *
@@ -36,7 +35,7 @@ cdef class TurnRunner(Stepping):
     cpdef _fail(self, Call call, error)
     @cython.locals(act=Activation)
     cpdef _run_out_of_time(self, Call call)
-    @cython.locals(act=Activation, committer=GroupCommitter, seq=cython.longlong)
+    @cython.locals(committer=GroupCommitter, seq=cython.longlong)
     cpdef _answer(self, Call call)
     cpdef _refuse(self, Call call, error)
     cpdef _next(self, Activation act)

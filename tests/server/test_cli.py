@@ -11,11 +11,14 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
 import actord as package
 import pytest
 import typer
+from actord import shards
+from actord.server import cli
 from actord.server.commands.call import in_words, parse_arguments
 
 from tests.support.command import CLEAN, actord
@@ -26,7 +29,22 @@ ACCOUNT = ROOT / "examples" / "account.py"
 
 def test_the_version_is_data() -> None:
     done = actord("--version")
-    assert (done.returncode, done.stdout, done.stderr) == (0, f"{package.__version__}\n", "")
+    assert (done.returncode, done.stdout.split()[0], done.stderr) == (0, package.__version__, "")
+
+
+@pytest.mark.parametrize(
+    ("module", "words"),
+    [("turns.py", [package.__version__]), (f"turns{EXTENSION_SUFFIXES[0]}", [package.__version__, "(compiled)"])],
+)
+def test_the_version_says_whether_turns_are_run_by_compiled_code(
+    module: str, words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / module).touch()
+    monkeypatch.setattr(shards, "__path__", [str(tmp_path)])
+    monkeypatch.delitem(sys.modules, "actord.shards.turns", raising=False)
+    with pytest.raises(typer.Exit):
+        cli._version(True)
+    assert capsys.readouterr().out == " ".join(words) + "\n"
 
 
 def test_the_version_is_that_of_the_project() -> None:

@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 from actord import Env, Request, Response, StatefulActor
+from actord.shards import call as call_module
 from actord.shards import turns
 from actord.shards.admission import CALM_SECONDS, LEAST
+from actord.shards.problem import problem_reply
 from actord.shards.slices import (
     COMPANY_SECONDS,
     FULL_SECONDS,
@@ -340,13 +342,12 @@ async def test_a_worker_is_pressed_at_once_when_names_with_long_queues_have_comp
 async def test_calls_that_are_answered_without_a_turn_end_slices_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """Thousands may be late at once, when the disk has stalled; or come again with their keys."""
     core, loop = Core(Work), asyncio.get_running_loop()
-    refuse = core.runner._refuse
 
-    def refuse_slowly(*args: Any) -> None:
+    def refuse_slowly(*args: Any, **options: Any) -> Any:
         use(COST / 10)
-        refuse(*args)
+        return problem_reply(*args, **options)
 
-    monkeypatch.setattr(core.runner, "_refuse", refuse_slowly)
+    monkeypatch.setattr(call_module, "problem_reply", refuse_slowly)
     calls = [core.send(f"n-{number}", "work", within=-1) for number in range(1_000)]
     longest = 0.0
     while not calls[-1].done:

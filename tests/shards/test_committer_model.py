@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import pytest
 from actord.errors import ActordError, StoreBroken
-from actord.shards.call import EFFECTS, Call, Sink
+from actord.shards.call import EFFECTS, NO_DEADLINE, REFUSAL, Call, Sink
 from actord.shards.committer import GroupCommitter
 from actord.shards.gate import OutputGate
 from actord.storage.flush import outcome_of_sync
@@ -39,18 +39,15 @@ class Disk:
         done(outcome_of_sync(store))
 
 
-class Held:
+class Held(Call):
     """A call whose turn has ended, with a write in batch ``seq``, or having seen one."""
 
-    ended = 0.0
-
     def __init__(self, bench: Bench, seq: int) -> None:
+        super().__init__(bench.sink, 0, None, cast(Any, None), REFUSAL, (), {}, EFFECTS, NO_DEADLINE, 0.0)
         self.bench = bench
-        self.sink = bench.sink
         self.seq = seq
         self.number = bench.number()
         self.failed: ActordError | None = None
-        self.flags = EFFECTS
 
     def fail(self, error: ActordError) -> None:
         assert self.failed is None
@@ -136,7 +133,7 @@ class Bench:
             committer.batch.alarms[1] = None
         call = Held(self, seq)
         self.all.append(call)
-        committer.hold(cast(Call, call), seq)
+        committer.hold(call, seq)
 
     def attend(self) -> None:
         number, seq = self.number(), self.committer.batch.seq

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from actord import ActorError, StatefulActor
 from actord.measures import SECONDS, Histogram
+from actord.shards.call import NO_DEADLINE, Call, Lifecycle, Sink
 from actord.shards.hot import KEYS, SAMPLES, WINDOW_SECONDS, HotActors
 from actord.shards.meter import Meter
 from actord.shards.recent import ACTORS, CALLS, WATCH_SECONDS, Recent
@@ -138,14 +139,15 @@ def test_a_histograms_bounds_are_inclusive() -> None:
     assert histogram.value() == ([2, 2, 1], 7.1)
 
 
-def _calls(names: list[str]) -> list[Any]:
-    type_, method = SimpleNamespace(name="Cell"), SimpleNamespace(name="add", times=[])
-    host = SimpleNamespace(type=type_)
-    acts = {name: SimpleNamespace(name=name, host=host) for name in set(names)}
-    return [
-        SimpleNamespace(act=acts[name], method=method, status=200, queued=0.9, started=1.0, ended=1.001)
-        for name in names
-    ]
+def _calls(names: list[str]) -> list[Call]:
+    host: Any = SimpleNamespace(type=SimpleNamespace(name="Cell"))
+    acts: dict[str, Any] = {name: SimpleNamespace(name=name, host=host) for name in set(names)}
+    method = Lifecycle("add", 0.0, lambda turn: None)
+    method.times = []
+    calls = [Call(Sink(), 0, None, acts[name], method, (), {}, 0, NO_DEADLINE, 0.9) for name in names]
+    for call in calls:
+        call.started, call.ended = 1.0, 1.001
+    return calls
 
 
 def test_the_busiest_actor_is_found_among_many_and_little_is_looked_at() -> None:
