@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import sys
 import tomllib
 from pathlib import Path
@@ -24,7 +25,7 @@ from setuptools import setup
 
 FOLDERS: dict[str, str] = tomllib.loads(Path("pyproject.toml").read_text())["tool"]["setuptools"]["package-dir"]
 TREE = Path("build", "cython")
-CYTHON = (3, 3)  # pyproject.toml names it too: the extra ``compiled``. 3.1.0 takes ``isinstance(x, A | B)`` wrong
+CYTHON = (3, 3, 1)  # pyproject.toml names it too. With 3.3.0 workers crash; 3.1.0 takes ``isinstance(x, A | B)`` wrong
 DIRECTIVES = {
     "language_level": 3,
     "annotation_typing": False,  # an ``int`` of ours may be a bool, and larger than C's
@@ -71,7 +72,7 @@ def compiled() -> dict[str, Any]:
     except ImportError:
         version = None
     else:
-        version = tuple(map(int, Cython.__version__.split(".")[:2]))
+        version = tuple(map(int, re.findall(r"\d+", Cython.__version__)[:3]))
     if version is None or version < CYTHON:
         least = ".".join(map(str, CYTHON))
         sys.exit(
