@@ -38,6 +38,9 @@ ROW_BYTES = 3900
 # Values that are larger than that on average are not written twice.
 VALUE_BYTES = 512
 _MOST_ROWS = 16  # of one commit
+# A half of so few keys, as of commits with one each, is folded whole by the commit that turns the halves: then fewer than
+# one commit in a hundred takes longer.
+AT_ONCE = 512
 # A commit that folds takes 0.2 ms for so many keys when the pages are in memory.
 STEP = 128
 STEP_LEAST = 4
@@ -170,7 +173,7 @@ class SqliteFolding(SqliteReads):
             # Of the other half nothing may count any more, even if it says nothing of keys.
             done = self._folded == self._folding_seq
             return Writing(rows, turns=True) if done else self._with_some(rows, left, turns=True)
-        if left < self._step:
+        if left < self._step or self._keys <= AT_ONCE:
             return Writing(rows)
         owed = int(self._keys * max(self._slot / SLOTS, self._entries / MOST_ENTRIES)) - self._done
         return self._with_some(rows, owed) if owed >= self._step else Writing(rows)

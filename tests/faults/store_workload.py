@@ -173,5 +173,9 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    folding.SLOTS, folding.STEP = 7, 2  # few, so that halves change places often, and commits fold between
+    folding.SLOTS, folding.STEP, folding.AT_ONCE = (
+        7,
+        2,
+        0,
+    )  # few, so that halves change places often, and commits fold between
     main()

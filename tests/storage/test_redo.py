@@ -65,6 +65,7 @@ def short(monkeypatch: pytest.MonkeyPatch, *, slots: int = 512, entries: int = 8
     monkeypatch.setattr(folding, "SLOTS", slots)
     monkeypatch.setattr(folding, "MOST_ENTRIES", entries)
     monkeypatch.setattr(folding, "STEP", step)
+    monkeypatch.setattr(folding, "AT_ONCE", 0)
 
 
 FULL: dict[str, dict[str, int]] = {"it has no row left": {"slots": 4}, "it holds many keys": {"entries": 4}}
@@ -91,6 +92,18 @@ def test_a_half_that_is_full_is_folded_while_the_other_one_is_filled(
     store.abandon()
     with open_again(path) as again:
         assert again.scan(1) == ([(f"k{number}", b"v") for number in range(9)], True)
+
+
+def test_few_keys_are_folded_by_the_commit_that_turns_the_halves(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    short(monkeypatch, slots=4)
+    monkeypatch.setattr(folding, "AT_ONCE", 4)
+    store = open_store(path)
+    for number in range(8):
+        put(store, {f"k{number}": b"v"})
+        assert in_kv(store) == {}
+    put(store, {"k8": b"v"})
+    assert sorted(in_kv(store)) == ["k0", "k1", "k2", "k3"]
+    store.abandon()
 
 
 def test_what_is_left_when_the_other_half_is_full_goes_with_the_commit_that_turns_them(

@@ -238,6 +238,7 @@ def walk(seed: int, folder: Path) -> None:
         patch.setattr(folding, "MOST_ENTRIES", dice.choice([4, 12, 40, 1024]))
         patch.setattr(folding, "STEP", dice.choice([1, 2, 5, 64]))
         patch.setattr(folding, "STEP_LEAST", 1)
+        patch.setattr(folding, "AT_ONCE", dice.choice([0, 0, 6]))
         patch.setattr(folding, "STEP_SECONDS", dice.choice([0.005, 0.0001, 1e-9]))
         going = Walk(dice, folder)
         for step in dice.choices(list(STEPS), list(STEPS.values()), k=60):

@@ -40,6 +40,7 @@ def _often_folded() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(folding, "MOST_ENTRIES", 9)
         patch.setattr(folding, "STEP", 2)
+        patch.setattr(folding, "AT_ONCE", 0)
         yield
 
 
