@@ -4,7 +4,7 @@
 2. Meanwhile the values of the other half are *folded* into ``kv``, in the order of its keys, since neighbours share
    pages: some commits take a few of them along in their transaction, as many as it takes for the one half to be folded
    when the other one is full, or holds ``MOST_ENTRIES`` keys. Then the halves change places, and whatever is left goes
-   with that commit. Folded all at once they would hold up one commit in hundreds for milliseconds.
+   with that commit: all, where they are few. Folded all at once, many would hold up the commit for milliseconds.
 3. What has a newer value in the half that is being filled is not folded: its turn comes with that one. Who writes the
    same keys again and again writes them into ``kv`` never.
 4. Some commits fold everything at once, their own keys and values included: one whose values are too large to be
@@ -38,8 +38,8 @@ ROW_BYTES = 3900
 # Values that are larger than that on average are not written twice.
 VALUE_BYTES = 512
 _MOST_ROWS = 16  # of one commit
-# A half of so few keys, as of commits with one each, is folded whole by the commit that turns the halves: then fewer than
-# one commit in a hundred takes longer.
+# A half of so few keys, as of commits with one each, is folded whole by the commit that turns the halves: that is fewer
+# than one commit in a hundred.
 AT_ONCE = 512
 # A commit that folds takes 0.2 ms for so many keys when the pages are in memory.
 STEP = 128
