@@ -6,22 +6,18 @@ The worker sets a byte as a turn begins, the caller clears it when the call's id
 
 from __future__ import annotations
 
-import contextlib
 import mmap
 import os
 
 from actord.limits import BEGUN_BYTES
 
 
-def make_map(path: str) -> mmap.mmap:
-    """The caller's side, in a new file."""
-    # Never the file of a caller that died: the worker may still hold calls of its that mark and unmark there.
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(path)
+def make_map(path: str, calls: int = BEGUN_BYTES) -> mmap.mmap:
+    """The side of whoever makes the file: the caller, or the worker for a client. It must not be there yet."""
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
-        os.ftruncate(fd, BEGUN_BYTES)
-        return mmap.mmap(fd, BEGUN_BYTES)
+        os.ftruncate(fd, calls)
+        return mmap.mmap(fd, calls)
     finally:
         os.close(fd)
 

@@ -21,7 +21,6 @@ import asyncio
 import contextlib
 import hmac
 import logging
-import mmap
 import os
 from pathlib import Path
 from time import monotonic
@@ -30,6 +29,7 @@ from typing import TYPE_CHECKING, cast
 from actord.errors import ActordError, ActorOverloaded, PayloadTooLarge
 from actord.limits import DIRECT_CALLS, DIRECT_FRAME_BYTES, LINK_BYTES, NAME_BYTES
 from actord.settings import Http
+from actord.shards.begun import make_map
 from actord.shards.call import Call
 from actord.shards.idempotency import check_key
 from actord.shards.intake import Connection
@@ -135,12 +135,7 @@ class DirectConnection(Connection):
         self._in_time()
         self.caller = caller
         self._begun_path = path = door.begun_path()
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        try:
-            os.ftruncate(fd, DIRECT_CALLS)
-            self.begun = mmap.mmap(fd, DIRECT_CALLS)
-        finally:
-            os.close(fd)
+        self.begun = make_map(path, DIRECT_CALLS)
         facts = {
             "epoch": door.epoch,
             "begun": path,

@@ -127,6 +127,9 @@ class Link:
         self.path = path
         self._caller = caller
         self._begun_path = begun_path
+        # Never the file of a caller that died: the worker may still hold calls of its that mark and unmark there.
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(begun_path)
         self._begun = make_map(begun_path)
         self._on_ready = on_ready
         self._on_down = on_down

@@ -28,7 +28,7 @@ from actord.storage import schema
 from actord.storage.api import Batch
 from actord.storage.ballast import is_full
 from actord.storage.reads import Pending, SqliteReads
-from actord.storage.redo import HALF, behind, main, merge, redo_sum
+from actord.storage.redo import HALF, behind, lay_over, main, merge, redo_sum
 
 # Of a half: rows, which are pages, and keys in all its commits.
 SLOTS = 512
@@ -190,12 +190,10 @@ class SqliteFolding(SqliteReads):
     def _fold_all(self, batch: Batch) -> Writing:
         """Everything that is not in ``kv`` yet, and the batch's own keys and values over it."""
         keys = dict(self._folding)  # which stays as it is, like those below: the commit may fail
-        for actor, items in self._pending.items():
-            keys[actor] = {**keys[actor], **items} if actor in keys else items
+        lay_over(keys, self._pending)
         for actor in batch.cleared:
             keys.pop(actor, None)
-        for actor, items in batch.kv.items():
-            keys[actor] = {**keys[actor], **items} if actor in keys else items
+        lay_over(keys, batch.kv)
         return Writing([], Fold(in_order(keys), batch.seq))
 
     def _write_keys(self, keys: Writing) -> None:

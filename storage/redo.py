@@ -71,8 +71,7 @@ class Behind(NamedTuple):
         """The newest values, of both halves."""
         found: Pending = {}
         for half in self.halves:
-            for actor, items in half.keys.items():
-                found[actor] = {**found[actor], **items} if actor in found else items
+            lay_over(found, half.keys)
         return found
 
 
@@ -156,6 +155,12 @@ def overlay(conn: apsw.Connection, name: str, keys: Pending) -> None:
             for key, value in items.items()
         ),
     )
+
+
+def lay_over(keys: Pending, newer: Pending) -> None:
+    """Let what ``newer`` says count. What either says of an actor stays as it is: they may share it with others."""
+    for actor, items in newer.items():
+        keys[actor] = {**keys[actor], **items} if actor in keys else items
 
 
 def merge(keys: Pending, actor: int, items: dict[str, bytes | None]) -> None:
